@@ -1,0 +1,1 @@
+"""Tests of `identity`: keys, accounts, what is said and what is believed."""
