@@ -72,7 +72,7 @@ def log_to(target: Path | None, *, role: str, level: str = "INFO") -> Iterator[N
     """Write the process's log lines to the file `target` (appending), or to stderr; flush them all at the end."""
     writer = logging.FileHandler(target, encoding="utf-8") if target else logging.StreamHandler(sys.stderr)
     handler = _BoundedQueueHandler(role)
-    listener = _PatientListener(handler.queue, writer)
+    listener = _PatientListener(handler.lines, writer)
     root = logging.getLogger()
     before = root.level
     root.addHandler(handler)
@@ -89,24 +89,29 @@ def log_to(target: Path | None, *, role: str, level: str = "INFO") -> Iterator[N
 
 class _BoundedQueueHandler(logging.handlers.QueueHandler):
     def __init__(self, role: str) -> None:
-        super().__init__(queue.Queue(QUEUE_LINES))
+        self.lines: queue.Queue[Any] = queue.Queue(QUEUE_LINES)
+        super().__init__(self.lines)
         self.setFormatter(JsonLines(role))
         self._dropped = 0
 
     def enqueue(self, record: logging.LogRecord) -> None:
         try:
             if self._dropped:
-                self.queue.put_nowait(self.prepare(_dropped_record(self._dropped)))
+                self.lines.put_nowait(self.prepare(_dropped_record(self._dropped)))
                 self._dropped = 0
-            self.queue.put_nowait(record)
+            self.lines.put_nowait(record)
         except queue.Full:
             self._dropped += 1
 
 
 class _PatientListener(logging.handlers.QueueListener):
+    def __init__(self, lines: queue.Queue[Any], writer: logging.Handler) -> None:
+        super().__init__(lines, writer)
+        self._lines = lines
+
     def enqueue_sentinel(self) -> None:
         # The library's own gives up when the queue is full; the thread is emptying it, so waiting ends.
-        self.queue.put(None)
+        self._lines.put(None)
 
 
 def _dropped_record(count: int) -> logging.LogRecord:

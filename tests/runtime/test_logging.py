@@ -85,10 +85,10 @@ def test_dropped_lines_are_counted_and_none_blocks(monkeypatch: pytest.MonkeyPat
     handler = _BoundedQueueHandler("desk")
     for number in range(5):
         handler.handle(logging.makeLogRecord({"msg": "flood", "event_fields": {"number": number}}))
-    kept = [json.loads(handler.queue.get_nowait().getMessage()) for _ in range(2)]
+    kept = [json.loads(handler.lines.get_nowait().getMessage()) for _ in range(2)]
     assert [line["number"] for line in kept] == [0, 1]
     handler.handle(logging.makeLogRecord({"msg": "later", "event_fields": {}}))
-    told, later = (json.loads(handler.queue.get_nowait().getMessage()) for _ in range(2))
+    told, later = (json.loads(handler.lines.get_nowait().getMessage()) for _ in range(2))
     assert (told["event"], told["count"], later["event"]) == ("log_lines_dropped", 3, "later")
 
 
