@@ -105,7 +105,7 @@ class Job(Order):
     timeout_seconds: Annotated[int, Field(ge=1, le=limits.JOB_TIMEOUT_MAX_SECONDS)] = limits.JOB_TIMEOUT_SECONDS
     log_bytes: Annotated[int, Field(ge=1024, le=limits.GIB)] = limits.JOB_LOG_BYTES
     artifact_bytes: Annotated[int, Field(ge=0)] = limits.JOB_ARTIFACT_BYTES
-    env: Annotated[dict[EnvName, Text], Field(max_length=limits.ENV_ENTRIES)] = {}
+    env: Annotated[dict[EnvName, Text], Field(max_length=limits.ENV_ENTRIES)] = Field(default_factory=dict)
     secrets: Annotated[tuple[EnvName, ...], Field(max_length=50)] = ()
     steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=limits.STEPS)]
     source: Source
@@ -138,7 +138,7 @@ class Grant(Order):
 class GrantSecrets(Part):
     """What `Grant.sealed` holds, as one msgpack map: values for `Job.secrets`, and the ticket for `Job.store`."""
 
-    secrets: dict[EnvName, Annotated[str, Field(max_length=32 * limits.KIB)]] = {}
+    secrets: dict[EnvName, Annotated[str, Field(max_length=32 * limits.KIB)]] = Field(default_factory=dict)
     store_ticket: bytes | None = None
 
 

@@ -69,7 +69,7 @@ class Usage(Statement):
     interval: Count
     started_at: Instant
     ended_at: Instant
-    quantity: Number
+    quantity: Annotated[Number, Field(ge=0)]
     is_estimate: bool = False
     rate_card: Sha256
     project: Label | None = None
@@ -112,9 +112,9 @@ class Rate(Part):
 
     meter: Meter
     unit: Text
-    price: Number
-    per: Number
-    increment: Number
+    price: Annotated[Number, Field(ge=0)]
+    per: Annotated[Number, Field(gt=0)]
+    increment: Annotated[Number, Field(gt=0)]
 
 
 class RateCard(Statement):
