@@ -1,0 +1,1 @@
+"""The contract, without any edge: bytes in, values out."""
