@@ -1,0 +1,1 @@
+"""A house with two revisions, for the tests of `runtime.migrations`."""
