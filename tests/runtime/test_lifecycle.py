@@ -175,7 +175,7 @@ def test_a_second_process_is_refused_and_the_first_stops_on_a_signal(tmp_path: P
 
 def test_the_light_modules_stay_light() -> None:
     program = (
-        "import sys, runtime.settings, runtime.logging, runtime.lifecycle\n"
+        "import sys, runtime.settings, runtime.logging, runtime.lifecycle, runtime.outbox\n"
         "heavy = {'sqlalchemy', 'starlette', 'httpx', 'uvicorn', 'alembic', 'aio_pika'} & set(sys.modules)\n"
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )
