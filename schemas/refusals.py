@@ -91,6 +91,7 @@ class Reason(StrEnum):
     INVALID_REQUEST = "invalid-request"
     RATE_LIMITED = "rate-limited"
     CONFLICT = "conflict"
+    UNAVAILABLE = "unavailable"
 
 
 @dataclass(frozen=True, slots=True)
