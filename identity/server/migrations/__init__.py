@@ -1,0 +1,1 @@
+"""Alembic revisions of the identity server's database, run by `runtime.migrations`."""
