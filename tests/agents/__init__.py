@@ -1,0 +1,1 @@
+"""The agents of a provider, each in its own directory."""
