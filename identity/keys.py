@@ -144,6 +144,14 @@ def check_public(public: bytes) -> None:
     Ed25519PublicKey.from_public_bytes(public)
 
 
+def is_usable_public(public: bytes) -> bool:
+    try:
+        check_public(public)
+    except ValueError:
+        return False
+    return True
+
+
 def _read_member(jwk: Mapping[str, object], name: str) -> bytes:
     text = jwk.get(name)
     if not isinstance(text, str) or len(text) != _B64URL_CHARACTERS:

@@ -84,7 +84,7 @@ def test_a_private_jwk_whose_halves_do_not_belong_together_is_refused() -> None:
 )
 def test_a_jwk_that_is_not_exactly_an_ed25519_key_is_refused(change: dict[str, object]) -> None:
     jwk = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
-    with pytest.raises(ValueError, match="Ed25519|base64url|past its end"):
+    with pytest.raises(ValueError, match=r"Ed25519|base64url|past its end"):
         public_from_jwk(jwk | change)
 
 
