@@ -82,7 +82,9 @@ def _address(variable: str, text: str, *, plain: str, tls: str) -> SplitResult:
     except ValueError as error:
         raise AccessError(f"not an address: {error}", where=variable) from error
     if address.scheme not in (plain, tls) or not host:
-        raise AccessError(f"not a {plain} address", where=variable, remedy=f"write {plain}:// or {tls}:// and a host")
+        raise AccessError(
+            f"not an {plain.upper()} address", where=variable, remedy=f"write {plain}:// or {tls}:// and a host"
+        )
     if address.scheme == plain and not _is_loopback(host):
         raise AccessError("plaintext would leave this machine", where=variable, remedy=f"use {tls}:// to reach {host}")
     return address

@@ -1,0 +1,1 @@
+"""What the bus decides without a broker."""

@@ -1,0 +1,1 @@
+"""Contracts with the world: a real RabbitMQ, a real sandbox."""
