@@ -1,0 +1,1 @@
+"""The revisions of the controller's database; `runtime.migrations` runs them."""
