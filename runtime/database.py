@@ -13,6 +13,7 @@ Rules:
 Queries and tables belong to the houses; migrations to `runtime.migrations`. SQLite: https://sqlite.org/wal.html.
 """
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -27,6 +28,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.types import TypeDecorator
+from sqlalchemy.util import await_only
 
 from runtime.errors import WorldFault
 from schemas.wire import from_milliseconds, to_milliseconds
@@ -96,7 +98,7 @@ class Database:
     """Sessions on one database; make it with `Database.open`, end it with `await close()`."""
 
     def __init__(self, url: URL, writer: AsyncEngine, reader: AsyncEngine) -> None:
-        self._place = url.database if is_sqlite(url) else url.render_as_string(hide_password=True)
+        self._place = place_of(url)
         self._engines = (writer, reader)
         self._writes = async_sessionmaker(writer, expire_on_commit=False)
         self._reads = async_sessionmaker(reader, expire_on_commit=False)
@@ -125,14 +127,14 @@ class Database:
         A cancel rolls back, unless it comes during the commit itself: then the outcome is unknown, and the repeat
         must be idempotent. Raises WorldFault when the database cannot do its work.
         """
-        with self._explained():
+        with worldly(self._place):
             async with self._writes() as session, session.begin():
                 yield session
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
         """Open a read-only transaction: one snapshot, which no writer waits for. Raises WorldFault likewise."""
-        with self._explained():
+        with worldly(self._place):
             async with self._reads() as session, session.begin():
                 yield session
 
@@ -141,16 +143,18 @@ class Database:
         for engine in self._engines:
             await engine.dispose()
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (DBAPIError, PoolTimeout, OSError) as error:
-            remedy = _remedy(error)
-            if remedy is None:
-                raise
-            reason = error.orig if isinstance(error, DBAPIError) else error
-            raise WorldFault(f"the database failed ({reason})", where=str(self._place), remedy=remedy) from error
+
+@contextmanager
+def worldly(place: str) -> Iterator[None]:
+    """Turn the world's faults inside the block into WorldFault with the next step; let all other errors through."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeout, OSError) as error:
+        remedy = _remedy(error)
+        if remedy is None:
+            raise
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        raise WorldFault(f"the database failed ({reason})", where=place, remedy=remedy) from error
 
 
 def to_url(target: Path | str) -> URL:
@@ -164,6 +168,11 @@ def is_sqlite(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
 
 
+def place_of(url: URL) -> str:
+    """Return how messages name the database: its path, or its URL without the password."""
+    return url.database or "" if is_sqlite(url) else url.render_as_string(hide_password=True)
+
+
 def begin_sqlite_with(engine: AsyncEngine, begin: str, **pragmas: bool) -> None:
     """Set up each new SQLite connection of `engine`, and begin its transactions with `begin`."""
 
@@ -173,11 +182,24 @@ def begin_sqlite_with(engine: AsyncEngine, begin: str, **pragmas: bool) -> None:
         for name, value in {"busy_timeout": BUSY_SECONDS * 1000, "synchronous": "FULL", **pragmas}.items():
             cursor.execute(f"PRAGMA {name}={int(value) if isinstance(value, bool) else value}")
         if not pragmas.get("query_only"):
-            cursor.execute("PRAGMA journal_mode=WAL")
+            _use_wal(cursor)
         cursor.close()
 
     event.listen(engine.sync_engine, "connect", connect)
     event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+
+
+def _use_wal(cursor: Any) -> None:
+    # Switching a new file takes it whole, and SQLite's busy timeout does not cover that: connections that come at once
+    # must take turns here. Later it is a no-operation.
+    for tries_left in range(BUSY_SECONDS * 50, -1, -1):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or tries_left == 0:
+                raise
+        await_only(asyncio.sleep(0.02))
 
 
 def _make_private(url: URL) -> None:

@@ -20,6 +20,7 @@ from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
 
+from runtime.addresses import without_userinfo
 from runtime.errors import FedciError, OurFault, WorldFault, leaves
 from runtime.logging import get_logger, log_to
 
@@ -219,7 +220,8 @@ def _exit_status(role: str, error: BaseException) -> int:
     for cause in causes:
         _log.error("role_failed", kind=type(cause).__name__, reason=str(cause))
         with suppress(OSError):
-            sys.stderr.write(f"fedci {role}: {cause if isinstance(cause, FedciError) else repr(cause)}\n")
+            told = str(cause) if isinstance(cause, FedciError) else repr(cause)
+            sys.stderr.write(f"fedci {role}: {without_userinfo(told)}\n")
     if not all(isinstance(cause, FedciError) for cause in causes):
         _log.exception("role_crashed")
         return EXIT_FAILED

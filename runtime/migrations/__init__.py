@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from runtime.database import begin_sqlite_with, is_sqlite, to_url
+from runtime.database import begin_sqlite_with, is_sqlite, place_of, to_url, worldly
 from runtime.errors import OurFault
 
 _UPGRADE_LOCK = 0x6665_6463_69  # "fedci": any number that nobody else locks
@@ -30,7 +30,7 @@ async def upgrade(target: Path | str, migrations_package: str) -> None:
     """Bring the database at `target` to the newest revision of the package.
 
     Runs in a thread with a loop of its own, because Alembic reads files and blocks. Raises OurFault when the database
-    is newer than the code or a revision fails; the database is then as it was.
+    is newer than the code or a revision fails, WorldFault when it cannot be reached or written; it is then as it was.
     """
     await asyncio.to_thread(_run, target, migrations_package, lambda config: command.upgrade(config, "head"))
 
@@ -56,12 +56,14 @@ async def revise(target: Path | str, migrations_package: str, metadata: MetaData
 
 
 def _run(target: Path | str, package: str, work: Callable[[Config], None]) -> None:
+    place = place_of(to_url(target))
     try:
-        asyncio.run(_run_in_transaction(target, package, work))
+        with worldly(place):
+            asyncio.run(_run_in_transaction(target, package, work))
     except (CommandError, DBAPIError) as error:
         raise OurFault(
             f"the database does not fit this version of fedci ({error})",
-            where=str(target) if isinstance(target, Path) else to_url(target).render_as_string(hide_password=True),
+            where=place,
             remedy="If a newer version wrote it, install that version again; else restore the last backup.",
         ) from error
 

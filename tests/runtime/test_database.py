@@ -228,3 +228,16 @@ async def test_a_write_begins_immediately_and_a_read_does_not(db: Database) -> N
     async with db.read() as session:
         await session.execute(text("SELECT 1"))
     assert begun == ["BEGIN IMMEDIATE", "SELECT 1", "BEGIN", "SELECT 1"]
+
+
+async def test_many_first_connections_at_once_all_get_the_new_file(tmp_path: Path) -> None:
+    databases = [Database.open(tmp_path / "new.sqlite") for _ in range(8)]
+
+    async def look(db: Database) -> None:
+        async with db.write() as session:
+            assert (await session.execute(text("PRAGMA journal_mode"))).scalar_one() == "wal"
+        await db.close()
+
+    async with asyncio.TaskGroup() as group:
+        for db in databases:
+            group.create_task(look(db))

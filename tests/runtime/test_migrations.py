@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtime import migrations
-from runtime.errors import OurFault
+from runtime.errors import OurFault, WorldFault
 from tests.runtime.migrated.tables import Base
 
 PACKAGE = "tests.runtime.migrated"
@@ -43,7 +43,7 @@ async def test_a_new_database_gets_exactly_the_tables_of_the_code(path: Path) ->
 
 
 async def test_upgrading_twice_or_at_the_same_time_changes_nothing(path: Path) -> None:
-    await asyncio.gather(*(migrations.upgrade(path, PACKAGE) for _ in range(2)))
+    await asyncio.gather(*(migrations.upgrade(path, PACKAGE) for _ in range(4)))
     await migrations.upgrade(path, PACKAGE)
     assert rows(path, "SELECT version_num FROM alembic_version") == [("0002",)]
 
@@ -99,3 +99,9 @@ async def test_a_table_the_revisions_forgot_is_found(path: Path) -> None:
     execute(path, "ALTER TABLE account DROP COLUMN made_at")
     with pytest.raises(OurFault, match="New upgrade operations detected"):
         await migrations.check(path, PACKAGE, Base.metadata)
+
+
+async def test_a_file_that_is_no_database_is_told_as_such(path: Path) -> None:
+    path.write_bytes(b"no database" * 1000)
+    with pytest.raises(WorldFault, match="restore the file from a backup"):
+        await migrations.upgrade(path, PACKAGE)
