@@ -34,15 +34,53 @@ class Cut:
         return self.offset + self.length
 
 
-class Spool:
-    """One claim's log. Not for several threads at once."""
+class SpoolReader:
+    """A claim's log and its cuts, for reading; may be open beside the `Spool` that still writes it."""
+
+    def __init__(self, directory: Path, claim: str, flags: int = os.O_RDONLY) -> None:
+        self._log = os.open(directory / f"{claim}.log", flags | os.O_CLOEXEC, 0o600)
+        self._cuts = os.open(directory / f"{claim}.cuts", flags | os.O_CLOEXEC, 0o600)
+
+    def cuts(self, start: int, end: int) -> Iterator[Cut]:
+        """The messages that hold bytes of `[start, end)`, in order."""
+        number = self._first_cut_after(start)
+        while (cut := self._cut_at(number)) is not None and cut.offset < end:
+            yield cut
+            number += 1
+
+    def read(self, cut: Cut) -> bytes:
+        return os.pread(self._log, cut.length, cut.offset)
+
+    def close(self) -> None:
+        os.close(self._log)
+        os.close(self._cuts)
+
+    def _first_cut_after(self, offset: int) -> int:
+        """The number of the first record that ends behind `offset`, by bisection."""
+        low, high = 0, self._cut_count()
+        while low < high:
+            middle = (low + high) // 2
+            cut = self._cut_at(middle)
+            if cut is not None and cut.end <= offset:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _cut_count(self) -> int:
+        return os.fstat(self._cuts).st_size // _RECORD.size
+
+    def _cut_at(self, number: int) -> Cut | None:
+        record = os.pread(self._cuts, _RECORD.size, number * _RECORD.size)
+        return Cut(*_RECORD.unpack(record)) if len(record) == _RECORD.size else None
+
+
+class Spool(SpoolReader):
+    """A claim's log while it is written, or sent; one at a time. Not for several threads at once."""
 
     def __init__(self, directory: Path, claim: str) -> None:
         directory.mkdir(mode=0o700, exist_ok=True)
-        self._log_path = directory / f"{claim}.log"
-        self._cuts_path = directory / f"{claim}.cuts"
-        self._log = os.open(self._log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._cuts = os.open(self._cuts_path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        super().__init__(directory, claim, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         self._hash = hashlib.sha256()
         self.length = 0
         self._read_what_is_there()
@@ -74,29 +112,9 @@ class Spool:
         self.cut_to = cut.end
         return cut
 
-    def cuts(self, start: int, end: int) -> Iterator[Cut]:
-        """The messages that hold bytes of `[start, end)`, in order."""
-        number = self._first_cut_after(start)
-        while (cut := self._cut_at(number)) is not None and cut.offset < end:
-            yield cut
-            number += 1
-
-    def read(self, cut: Cut) -> bytes:
-        return os.pread(self._log, cut.length, cut.offset)
-
     def sync(self) -> None:
         """Return when the bytes are on the disk."""
         os.fdatasync(self._log)
-
-    def close(self) -> None:
-        os.close(self._log)
-        os.close(self._cuts)
-
-    def delete(self) -> None:
-        """Close and remove both files."""
-        self.close()
-        self._log_path.unlink(missing_ok=True)
-        self._cuts_path.unlink(missing_ok=True)
 
     def _read_what_is_there(self) -> None:
         while data := os.pread(self._log, _READ_BYTES, self.length):
@@ -104,30 +122,20 @@ class Spool:
             self.length += len(data)
 
     def _drop_broken_cuts(self) -> int:
-        count = os.fstat(self._cuts).st_size // _RECORD.size
+        count = self._cut_count()
         while count and (last := self._cut_at(count - 1)) is not None and last.end > self.length:
             count -= 1
         os.ftruncate(self._cuts, count * _RECORD.size)
         last = self._cut_at(count - 1) if count else None
         return last.end if last else 0
 
-    def _first_cut_after(self, offset: int) -> int:
-        """The number of the first record that ends behind `offset`, by bisection."""
-        low, high = 0, os.fstat(self._cuts).st_size // _RECORD.size
-        while low < high:
-            middle = (low + high) // 2
-            cut = self._cut_at(middle)
-            if cut is not None and cut.end <= offset:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
-    def _cut_at(self, number: int) -> Cut | None:
-        record = os.pread(self._cuts, _RECORD.size, number * _RECORD.size)
-        return Cut(*_RECORD.unpack(record)) if len(record) == _RECORD.size else None
-
 
 def spooled_claims(directory: Path) -> list[str]:
     """The claims that have a log here."""
     return sorted(path.stem for path in directory.glob("*.log"))
+
+
+def delete_spool(directory: Path, claim: str) -> None:
+    """Remove a claim's log, whoever has it open still."""
+    (directory / f"{claim}.log").unlink(missing_ok=True)
+    (directory / f"{claim}.cuts").unlink(missing_ok=True)

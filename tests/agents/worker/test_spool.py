@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.worker.spool import Cut, Spool, spooled_claims
+from agents.worker.spool import Cut, Spool, SpoolReader, delete_spool, spooled_claims
 from schemas import ids, limits
 
 pieces = st.lists(st.binary(min_size=1, max_size=300) | st.just(b"x" * 70_000), max_size=12)
@@ -37,7 +37,7 @@ def test_cuts_cover_every_byte_once_across_a_restart(
     assert b"".join(second.read(cut) for cut in cuts) == whole
     assert second.sha256 == ids.sha256_hex(whole)
     assert all(0 < cut.length <= limits.LOG_CHUNK_BYTES for cut in cuts)
-    second.delete()
+    second.close()
 
 
 def test_a_range_gives_the_messages_that_hold_it(tmp_path: Path) -> None:
@@ -70,5 +70,18 @@ def test_logs_are_for_their_owner_alone_and_can_be_removed(tmp_path: Path) -> No
     spool = Spool(tmp_path / "spool", "c1")
     assert (tmp_path / "spool" / "c1.log").stat().st_mode & 0o777 == 0o600
     assert spooled_claims(tmp_path / "spool") == ["c1"]
-    spool.delete()
+    spool.close()
+    delete_spool(tmp_path / "spool", "c1")
     assert spooled_claims(tmp_path / "spool") == []
+
+
+def test_a_log_is_read_while_it_is_written(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "c1")
+    spool.append(b"first")
+    spool.cut(1)
+    reader = SpoolReader(tmp_path, "c1")
+    spool.append(b"second")
+    spool.cut(2)
+    assert [reader.read(cut) for cut in reader.cuts(0, 99)] == [b"first", b"second"]
+    reader.close()
+    spool.close()
