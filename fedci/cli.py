@@ -7,12 +7,12 @@ load what a controller needs. The table below is all that `fedci --help` reads.
 import importlib
 import sys
 from dataclasses import dataclass
+from typing import Any
 
-import click
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from runtime.errors import FedciError
+from runtime.errors import FedciError, OurFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +39,28 @@ SUB_COMMANDS = {
 class LazyGroup(TyperGroup):
     """Finds sub-commands in the table and imports the one that is called."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base's signature
         return list(SUB_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - the base's signature
         """What help shows of a sub-command: its one line, without importing it."""
         known = SUB_COMMANDS.get(cmd_name)
-        return click.Command(cmd_name, help=known.help) if known else None
+        return TyperCommand(cmd_name, help=known.help) if known else None
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The sub-command that is called: imported now."""
         name, listed, rest = super().resolve_command(ctx, args)
         return name, _import(name, SUB_COMMANDS[name]) if name and listed else listed, rest
 
 
-def _import(name: str, known: SubCommand) -> click.Command:
+def _import(name: str, known: SubCommand) -> Any:
     try:
         module = importlib.import_module(known.module)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("fedci", "schemas", "runtime"):
             raise
-        raise click.ClickException(
-            f"`fedci {name}` needs {error.name}, which is not installed: pip install 'fedci[{known.extra}]'"
-        ) from error
+        remedy = f"pip install 'fedci[{known.extra}]'"
+        raise OurFault(f"`fedci {name}` needs {error.name}, which is not installed", remedy=remedy) from error
     command = typer.main.get_command(module.app)
     command.name = name
     return command

@@ -1,0 +1,1 @@
+"""Alembic revisions of the ledger's database, in `versions`; run by `runtime.migrations`."""
