@@ -4,7 +4,7 @@ A proof is a JWT signed by the very key in its header, for one method and URL, s
 order of RFC 9449 §4.3: one header field, well-formed, `typ`, `alg`, `jwk` without a private half, signature, claims,
 `htm`, `htu`, `iat`. What needs a look-up (`jti` seen before) is the caller's.
 
-Only `alg` `Ed25519` (RFC 9864) is read: envelopes are Ed25519, so no other key is of use in a fedci token, and the older
+Only `alg` `Ed25519` (RFC 9864) is read: envelopes are Ed25519, so no other key is of use in a token, and the older
 spelling `EdDSA` does not say which curve. Keys of small order are refused in `identity.keys`.
 
 Pure.
