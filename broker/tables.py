@@ -13,7 +13,7 @@ files. All queries are in `broker.store` and its neighbours.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import JSON, Dialect, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -72,7 +72,6 @@ class Base(DeclarativeBase):
         ClaimState: Word(ClaimState),
         Answer: Word(Answer),
         EndReason: Word(EndReason),
-        dict[str, Any]: JSON,
         list[str]: JSON,
         list[list[int]]: JSON,
         list[dict[str, str]]: JSON,
@@ -158,7 +157,7 @@ class JobRow(Base):
     name: Mapped[str]
     position: Mapped[int]
     needs: Mapped[list[str]]
-    spec: Mapped[dict[str, Any]]
+    spec: Mapped[str]
     state: Mapped[JobState]
     reason: Mapped[str | None]
     detail: Mapped[str | None]
