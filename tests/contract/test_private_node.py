@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aio_pika
-import aiormq.exceptions
 import pytest
 import pytest_asyncio
 
@@ -117,7 +116,7 @@ async def test_secrets_on_disk_are_for_their_owner_only(node: PrivateNode) -> No
 
 
 async def test_a_wrong_password_is_refused(node: PrivateNode) -> None:
-    with pytest.raises(aiormq.exceptions.AMQPError):
+    with pytest.raises(aio_pika.exceptions.AMQPError):
         await aio_pika.connect(node.admin.amqp_url("/", password="guessed"), timeout=10)
 
 
@@ -130,7 +129,7 @@ async def test_a_message_over_four_mebibytes_closes_the_channel(node: PrivateNod
         queue = await channel.declare_queue("large", exclusive=True)
         too_large = aio_pika.Message(bytes(4 * 1024 * 1024 + 1))
 
-        with pytest.raises(aiormq.exceptions.ChannelPreconditionFailed):
+        with pytest.raises(aio_pika.exceptions.ChannelPreconditionFailed):
             await channel.default_exchange.publish(too_large, queue.name, timeout=10)
 
 

@@ -1,0 +1,1 @@
+"""The command line, the composition of roles, and what holds the whole together."""
