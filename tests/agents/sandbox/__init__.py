@@ -1,0 +1,1 @@
+"""What the sandbox decides: plans, filters, deadlines, limits, refusals. No jail is started here."""
