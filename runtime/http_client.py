@@ -67,7 +67,7 @@ async def fetch(
     Raises WorldFault when there is no whole answer in time, PeerFault when it is too large or compressed.
     """
     async with (
-        _explained(url, deadline_seconds),
+        explained(url, deadline_seconds),
         client.stream(method, url, headers=dict(headers or {}), content=body) as answer,
     ):
         content = await _read(answer, max_bytes, url)
@@ -100,7 +100,12 @@ async def _read(answer: httpx.Response, max_bytes: int, url: str) -> bytes:
 
 
 @asynccontextmanager
-async def _explained(url: str, seconds: float) -> AsyncIterator[None]:
+async def explained(url: str, seconds: float | None) -> AsyncIterator[None]:
+    """Give what is asked of `url` inside the block a deadline, and turn httpx's errors into our own.
+
+    For those who stream; `fetch` does it by itself. Raises WorldFault where there was no answer, OurFault for a URL
+    that cannot be called.
+    """
     where = without_userinfo(url)
     try:
         async with asyncio.timeout(seconds):
@@ -108,7 +113,8 @@ async def _explained(url: str, seconds: float) -> AsyncIterator[None]:
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise OurFault(f"not a URL that can be called ({error})", where=where, remedy="Correct it.") from error
     except (TimeoutError, httpx.TimeoutException) as error:
-        raise WorldFault(f"no answer within {seconds:g} s", where=where, remedy="It is tried again later.") from error
+        waited = f" within {seconds:g} s" if seconds is not None else ""
+        raise WorldFault(f"no answer{waited}", where=where, remedy="It is tried again later.") from error
     except httpx.HTTPError as error:
         raise WorldFault(
             f"cannot be reached ({str(error) or type(error).__name__})",

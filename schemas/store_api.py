@@ -1,8 +1,19 @@
-"""Requests to an artifact store, signed against an open tab (DESIGN §10).
+"""Requests to an artifact store, signed against an open tab, and its answers (DESIGN §10).
 
 A tab was opened by a ticket and knows its holder's key. Every later request names the tab and carries an Ed25519
 signature over the method, the path with its query, the digest of what is moved, and the time, in DSSE's encoding under
-a type of its own, so that it can never pass for an envelope. No token has to outlive the job.
+a type of its own, so that it can never pass for an envelope. No token has to outlive the job. The request that opens a
+tab is signed by the holder too (tab `-`, the digest of the ticket), so that nobody else can spend its ticket.
+
+| request | what it does |
+|---|---|
+| `POST /tabs` | a store ticket in, `TabOpened` out; the same ticket again gives the same tab |
+| `GET /tabs/{tab}/uploads/{digest}?size=N` | `UploadState`: where to go on |
+| `PUT /tabs/{tab}/uploads/{digest}?offset=N&size=M` | the rest of a blob, kept if it is what the digest says |
+| `GET /tabs/{tab}/blobs/{digest}` | a blob, or a range of it |
+| `PUT /tabs/{tab}/names/{name}` | `NamedBlob` in: gives a stored blob a name, for good |
+| `GET /tabs/{tab}/names/{name}` | `NamedBlob` |
+| `DELETE /tabs/{tab}` | closes the tab: `TabClosed` |
 """
 
 import base64
@@ -10,13 +21,16 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import quote
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from schemas import limits, wire
 from schemas.frame import pae
+from schemas.ids import Sha256, TabId
 from schemas.refusals import Reason, Refusal
+from schemas.wire import Count, Instant, Part
 
 REQUEST_TYPE = "fedci.store-request/1"
 TAB_HEADER = "fedci-tab"
@@ -24,6 +38,53 @@ TIME_HEADER = "fedci-time"
 DIGEST_HEADER = "fedci-digest"
 SIGNATURE_HEADER = "fedci-signature"
 NO_DIGEST = "-"
+NO_TAB = "-"
+TABS_PATH = "/tabs"
+
+
+class TabOpened(Part):
+    """A tab, until when it lasts, how much may be written through it, and the prefix of every name that it gives."""
+
+    tab: TabId
+    ends_at: Instant
+    bytes_left: Count
+    write_prefix: str | None = None
+
+
+class UploadState(Part):
+    """How much of a blob is there; a complete one need not be sent."""
+
+    offset: Count
+    is_complete: bool
+
+
+class TabClosed(Part):
+    """What went through a tab, as it is billed."""
+
+    tab: TabId
+    bytes_in: Count
+    bytes_out: Count
+
+
+class NamedBlob(Part):
+    digest: Sha256
+    size_bytes: Count
+
+
+def tab_path(tab: str) -> str:
+    return f"{TABS_PATH}/{tab}"
+
+
+def blob_path(tab: str, digest: str) -> str:
+    return f"{TABS_PATH}/{tab}/blobs/{digest}"
+
+
+def upload_path(tab: str, digest: str) -> str:
+    return f"{TABS_PATH}/{tab}/uploads/{digest}"
+
+
+def name_path(tab: str, name: str) -> str:
+    return f"{TABS_PATH}/{tab}/names/{quote(name)}"
 
 
 @dataclass(frozen=True, slots=True)
