@@ -49,6 +49,9 @@ class FakeIssuer:
         self.calls: list[str] = []
         """The path of every request, in order."""
         self.is_away = False
+        self.gate = asyncio.Event()
+        """While it is cleared, requests through `client()` wait."""
+        self.gate.set()
         self.accounts: dict[str, str] = {}
         """API token by account name: who may trade at `/token`."""
         self.dpop_nonce: str | None = None
@@ -193,13 +196,20 @@ class FakeIssuer:
 def client_of(*issuers: FakeIssuer) -> httpx.AsyncClient:
     """A client for which these issuers, and nobody else, are on the network."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: httpx.Request) -> httpx.Response:
         for issuer in issuers:
             if str(request.url).startswith(issuer.url):
-                return issuer.answer(request)
+                await issuer.gate.wait()
+                await asyncio.sleep(0)  # a network always lets others run
+                return _as_stream(issuer.answer(request))
         raise httpx.ConnectError("nobody there", request=request)
 
     return httpx.AsyncClient(transport=httpx.MockTransport(answer))
+
+
+def _as_stream(response: httpx.Response) -> httpx.Response:
+    """The same answer, not yet read: as it comes from a network."""
+    return httpx.Response(response.status_code, headers=response.headers, stream=httpx.ByteStream(response.content))
 
 
 @asynccontextmanager
