@@ -5,11 +5,11 @@ It knows nothing of providers, controllers or jobs, and while a job runs nobody 
 
 * `settings`, `wiring` – the commented file, and the process
 * `tables`, `store` – the database, and every query
-* `api_tokens`, `proofs`, `claims` – the secret, the proof of the key, the token: pure
+* `api_tokens`, `proofs`, `claims`, `jwts` – the secret, the proof of the key, the token, its form: pure
 * `logins`, `failures` – who may speak, and how fast somebody may guess
 * `authorization`, `grants`, `token_endpoints` – the flows, on Authlib's core
 * `key_files`, `signing_keys` – the issuer's own keys and their rotation
 * `revocations`, `metadata` – what verifiers read
-* `administration` – what the operator does at the command line
+* `administration`, `housekeeping` – what the operator does at the command line, and what the server does by itself
 * `application` – the HTTP face
 """

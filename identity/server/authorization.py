@@ -15,7 +15,7 @@ from typing import Any
 
 from authlib.oauth2 import AuthorizationServer, OAuth2Error, OAuth2Request
 from authlib.oauth2.rfc6749 import ClientMixin
-from authlib.oauth2.rfc6749.errors import InvalidClientError, InvalidScopeError
+from authlib.oauth2.rfc6749.errors import InvalidClientError, InvalidScopeError, UnsupportedGrantTypeError
 from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 
 from identity.server.failures import Caller, FailureBrake
@@ -78,6 +78,15 @@ class SlowDown(OAuth2Error):  # type: ignore[misc]  # Authlib is untyped
         return [*super().get_headers(), ("Retry-After", self._wait)]
 
 
+class UnknownGrant(UnsupportedGrantTypeError):  # type: ignore[misc]
+    """Authlib's own says nothing in the answer, and repeats what was sent in the log."""
+
+    description = "the only grant_type here is client_credentials"
+
+    def get_error_description(self) -> str:
+        return self.description
+
+
 class Request(OAuth2Request):  # type: ignore[misc]
     """Authlib's view of a posted form."""
 
@@ -132,6 +141,12 @@ class Authorization(AuthorizationServer):  # type: ignore[misc]
         self._count_failure(request.posted, error)
         answer: Answer = super().handle_error_response(request, error)
         return answer
+
+    def get_token_grant(self, request: Request) -> Any:
+        try:
+            return super().get_token_grant(request)
+        except UnsupportedGrantTypeError as error:
+            raise UnknownGrant(None) from error
 
     def send_signal(self, name: str, *args: Any, **kwargs: Any) -> None:
         """Authlib's hook for frameworks; what is worth noting goes to the audit log where it happens."""

@@ -1,23 +1,24 @@
 """The client credentials grant (RFC 6749 §4.4) whose token is for one audience and bound to a proven key.
 
 After Authlib's own checks (grant type, client): `audience` (as in RFC 8693 §2.1; a bad one is `invalid_target`), the
-proof of the key (RFC 9449 §5, `invalid_dpop_proof`), that the proof is new, and the owner's policy on keys. The token
-is signed, recorded and written to the audit log in the transaction of these checks.
+proof of the key (RFC 9449 §5, `invalid_dpop_proof`), that the proof is new, and the owner's policy on keys (another key
+than the remembered one: `unauthorized_client`). The token is signed, recorded and written to the audit log in the same
+transaction as these checks.
 """
 
 from datetime import datetime, timedelta
 from typing import Any
 
 from authlib.oauth2.rfc6749 import ClientCredentialsGrant, OAuth2Error
-from authlib.oauth2.rfc6749.errors import InvalidRequestError
+from authlib.oauth2.rfc6749.errors import InvalidRequestError, UnauthorizedClientError
 
 from identity.keys import thumbprint
 from identity.server.authorization import Authorization, Request
-from identity.server.claims import AUDIENCE_GRAMMAR, IdTokenFacts, is_audience, new_jti, sign
+from identity.server.claims import AUDIENCE_GRAMMAR, ID_TOKEN_TYPE, IdTokenFacts, is_audience, new_jti
+from identity.server.jwts import sign
 from identity.server.proofs import Proof, ProofRefused, check_proof
 from identity.server.signing_keys import active_key
 from identity.server.tables import Account
-from identity.trust.profiles import ID_TOKEN_TYPE
 
 _SECOND = timedelta(seconds=1)
 
@@ -41,7 +42,7 @@ class BoundClientCredentials(ClientCredentialsGrant):  # type: ignore[misc]  # A
         self.server.store.add_issued_token(facts, kid=key.thumbprint, api_token=self.request.client.login.api_token)
         self.server.audit("token-issued", self.request, jti=facts.jti, aud=facts.aud, key=thumbprint(facts.holder_key))
         return {
-            "access_token": sign(facts.claims(), key, ID_TOKEN_TYPE),
+            "access_token": sign(facts.claims(), key, typ=ID_TOKEN_TYPE),
             "token_type": "DPoP",
             "expires_in": self.server.issuer.settings.id_token_seconds,
         }
@@ -64,9 +65,9 @@ class BoundClientCredentials(ClientCredentialsGrant):  # type: ignore[misc]  # A
         if account.key == key:
             return
         if account.key is not None and self.server.issuer.settings.key_policy == "remember":
-            raise _invalid_proof(
-                f"this account is bound to the key {thumbprint(account.key)}, not to {thumbprint(key)}: use that key, "
-                "or ask the operator of this identity server for account rekey"
+            raise UnauthorizedClientError(
+                f"this account is bound to the key {thumbprint(account.key)}: use that one, or ask the operator of "
+                "this identity server for account rekey"
             )
         event = "key-remembered" if account.key is None else "key-changed"
         self.server.audit(event, self.request, key=thumbprint(key))

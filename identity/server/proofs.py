@@ -16,20 +16,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import OKPKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from identity.keys import public_from_jwk, public_jwk
-from identity.trust.tokens import NumericDate, UnverifiedToken, read_token
+from identity.keys import public_from_jwk
+from identity.server.jwts import ALGORITHM, UnverifiedJwt, take_apart
 from schemas import limits
-from schemas.refusals import Refusal
 
 PROOF_TYPE = "dpop+jwt"
 PROOF_SECONDS = 60
 """How old a proof may be; it is remembered until then, so that it is good once."""
 MAX_PROOF_CHARACTERS = 2048
+_YEAR_9999 = 253_402_300_799
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -53,25 +50,23 @@ class _Claims(BaseModel):
     # RFC 9449 §4.2; further claims are allowed and mean nothing here.
     model_config = ConfigDict(strict=True, frozen=True)
 
-    jti: Annotated[str, Field(min_length=8, max_length=200)]
+    jti: Annotated[str, Field(pattern=r"^[!-~]+$", min_length=8, max_length=200)]
     htm: str
     htu: Annotated[str, Field(max_length=1000)]
-    iat: NumericDate
+    iat: Annotated[int, Field(ge=0, le=_YEAR_9999)]
 
 
 def check_proof(fields: Sequence[str], *, method: str, url: str, now: datetime) -> Proof | ProofRefused:
     """The key proven by the request's `DPoP` header fields, or why none is."""
     if len(fields) != 1:
         return ProofRefused("exactly one DPoP header is needed: a proof of the key to be bound (RFC 9449)")
-    if len(fields[0]) > MAX_PROOF_CHARACTERS:
-        return ProofRefused(f"the DPoP proof is longer than {MAX_PROOF_CHARACTERS} characters")
-    token = read_token(fields[0].encode("utf-8"))
-    if isinstance(token, Refusal):
-        return ProofRefused("the DPoP proof is not a compact JWT of two JSON objects and a signature")
-    key = _check_header(token.header)
+    token = take_apart(fields[0], max_characters=MAX_PROOF_CHARACTERS)
+    if token is None:
+        return ProofRefused(f"the DPoP proof is not a compact JWT of at most {MAX_PROOF_CHARACTERS} characters")
+    key = _check_header(token.unverified_header)
     if isinstance(key, ProofRefused):
         return key
-    if not _is_signed(token, key):
+    if not token.is_signed_by(key):
         return ProofRefused("the DPoP proof is not signed by the key in its header")
     return _check_claims(token, key, method=method, url=url, now=now)
 
@@ -79,7 +74,7 @@ def check_proof(fields: Sequence[str], *, method: str, url: str, now: datetime) 
 def _check_header(header: Mapping[str, Any]) -> bytes | ProofRefused:
     if header.get("typ") != PROOF_TYPE:
         return ProofRefused("the typ of a DPoP proof is dpop+jwt")
-    if header.get("alg") != "Ed25519":
+    if header.get("alg") != ALGORITHM:
         return ProofRefused("the alg of the DPoP proof is not Ed25519 (RFC 9864), the only one accepted here")
     jwk = header.get("jwk")
     if not isinstance(jwk, dict) or "d" in jwk:
@@ -90,20 +85,11 @@ def _check_header(header: Mapping[str, Any]) -> bytes | ProofRefused:
         return ProofRefused("the jwk of the DPoP proof is not a usable Ed25519 key (kty OKP, crv Ed25519)")
 
 
-def _is_signed(token: UnverifiedToken, key: bytes) -> bool:
-    try:
-        # The library refuses unknown header fields and `crit` here, which is what we want of a proof.
-        jws.deserialize_compact(token.raw, OKPKey.import_key({**public_jwk(key)}), algorithms=["Ed25519"])
-    except (JoseError, ValueError):
-        return False
-    return True
-
-
-def _check_claims(token: UnverifiedToken, key: bytes, *, method: str, url: str, now: datetime) -> Proof | ProofRefused:
+def _check_claims(token: UnverifiedJwt, key: bytes, *, method: str, url: str, now: datetime) -> Proof | ProofRefused:
     try:
         claims = _Claims.model_validate(token.unverified_claims)
     except ValidationError:
-        return ProofRefused("the DPoP proof lacks jti (8 to 200 characters), htm, htu or iat (whole seconds)")
+        return ProofRefused("the DPoP proof lacks jti (8 to 200 ASCII characters), htm, htu or iat (whole seconds)")
     if claims.htm != method:
         return ProofRefused(f"the htm of the DPoP proof is not {method}")
     if not _is_same_url(claims.htu, url):

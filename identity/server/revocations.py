@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from identity.server.claims import sign
+from identity.server.jwts import sign
 from identity.server.key_files import KeyFiles
 from identity.server.signing_keys import active_key
 from identity.server.store import Store
-from identity.trust.profiles import REVOCATIONS_TYPE
 from schemas import limits
 from schemas.ids import sha256_hex
 
+REVOCATIONS_TYPE = "fedci-revocations+jwt"
 FRESH_SECONDS = 300
 _RESIGN = timedelta(seconds=30)
 _LONGEST_TOKEN = timedelta(seconds=limits.ID_TOKEN_MAX_SECONDS)
@@ -69,7 +69,7 @@ class RevocationLists:
             "jtis": revoked.jtis,
             "subjects": revoked.subjects,
         }
-        return sign(claims, self._files.load(revoked.kid), REVOCATIONS_TYPE)
+        return sign(claims, self._files.load(revoked.kid), typ=REVOCATIONS_TYPE)
 
 
 def _read(store: Store, kid: str, now: datetime) -> Revoked:
