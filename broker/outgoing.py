@@ -7,11 +7,12 @@ only the envelope counts.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, Protocol, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from broker.store import outbox as outbox_store
 from bus.topology import FANOUT_KEY, ProviderNames, control_key, jobs_key
 from runtime.clock import Clock
 from runtime.outbox import Later, OutboxMessage, PublishResult
@@ -19,6 +20,7 @@ from runtime.outbox_table import OutboxTable
 from schemas import frame
 from schemas.refusals import Refusal
 
+_SHORTEST = timedelta(milliseconds=1)
 Lane = Literal["jobs", "control", "receipts"]
 
 
@@ -69,6 +71,11 @@ class Outgoing:
     def receipt(self, session: AsyncSession, provider: str, raw: bytes, receipt_id: str) -> None:
         self._put(session, Destination(provider, "receipts", "all"), raw, receipt_id, None)
 
+    async def withdraw(self, session: AsyncSession, attempt: str, why: str) -> None:
+        """Take back what has not left yet about an attempt: nobody is to run it any more."""
+        waiting = await outbox_store.waiting_about(session, attempt)
+        await self._table.give_up_in(session, waiting, why)
+
     def _put(
         self, session: AsyncSession, to: Destination, raw: bytes, correlation_id: str, expires_at: datetime | None
     ) -> None:
@@ -88,7 +95,7 @@ class PublishingSession(Protocol):
         *,
         message_type: str,
         correlation_id: str,
-        expires_after: float | None = None,
+        expires_after: timedelta | None = None,
     ) -> PublishResult: ...
 
 
@@ -107,14 +114,14 @@ class Publisher:
         if session is None:
             return Later(f"there is no session at {to.provider}")
         exchange, routing_key = to.address(self._tenant)
-        left = None if message.expires_at is None else (message.expires_at - self._clock.now()).total_seconds()
+        left = None if message.expires_at is None else message.expires_at - self._clock.now()
         return await session.publish(
             exchange,
             routing_key,
             message.body,
             message_type=_type_of(message.body),
             correlation_id=message.correlation_id,
-            expires_after=None if left is None else max(left, 0.001),
+            expires_after=None if left is None else max(left, _SHORTEST),
         )
 
 

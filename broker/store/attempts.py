@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from broker.tables import ArtifactRow, AttemptRow, BlobRow, JobRow, RefusalRow
+from broker.tables import ArtifactRow, AttemptRow, BlobRow, JobRow, RefusalRow, RunRow
 from schemas.ends import EndReason
 from schemas.life import AttemptState, can_attempt_become
 from schemas.reports import ArtifactFile
@@ -45,6 +45,17 @@ async def in_flight(session: AsyncSession) -> dict[tuple[str, str], int]:
         .group_by(AttemptRow.provider, AttemptRow.pool)
     )
     return {(provider, pool): count for provider, pool, count in await session.execute(query)}
+
+
+async def cancelled_at(session: AsyncSession, attempt_ids: Collection[str]) -> dict[str, datetime]:
+    """When the runs of these attempts were cancelled, for those that were."""
+    query = (
+        select(AttemptRow.id, RunRow.cancelled_at)
+        .join(JobRow, JobRow.id == AttemptRow.job_id)
+        .join(RunRow, RunRow.id == JobRow.run_id)
+        .where(AttemptRow.id.in_(attempt_ids), RunRow.cancelled_at.is_not(None))
+    )
+    return {attempt_id: at for attempt_id, at in await session.execute(query) if at is not None}
 
 
 async def end_attempt(

@@ -85,3 +85,9 @@ async def orphans(session: AsyncSession, limit: int) -> list[OrphanRow]:
 async def note_resend(session: AsyncSession, claim_id: str, now: datetime) -> None:
     query = update(ClaimRow).where(ClaimRow.id == claim_id).values(resends=ClaimRow.resends + 1, resent_at=now)
     await session.execute(query)
+
+
+async def close(session: AsyncSession, claim_id: str, state: ClaimState, gap: str | None) -> None:
+    """Say that all of an ended claim is here, or what will not come any more."""
+    query = update(ClaimRow).where(ClaimRow.id == claim_id, ClaimRow.state == ClaimState.ENDED)
+    await session.execute(query.values(state=state, log_gap=gap))
