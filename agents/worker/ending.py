@@ -13,6 +13,9 @@ from agents.worker.metering import seconds_of
 from schemas.ends import EndReason
 from schemas.reports import StepResult
 
+NAME_CHARACTERS = 200
+"""Of a step's name in a report: the longest names of the most steps would not fit into one message."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -54,7 +57,7 @@ def report_steps(steps: tuple[StepOutcome, ...]) -> tuple[StepResult, ...]:
     """The steps as `Finished` reports them."""
     return tuple(
         StepResult(
-            name=step.name,
+            name=step.name[:NAME_CHARACTERS],
             exit_code=None if step.exit_code is None else min(step.exit_code, 255),
             seconds=seconds_of(step.seconds),
         )

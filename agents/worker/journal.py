@@ -248,16 +248,22 @@ class Journal:
         """Whether this order was taken in before; a refusal where it was another one under the same key."""
         return await self._file.read(lambda db: _look_up(db, mark))
 
-    async def remember(self, mark: OrderMark, outgoing: Sequence[Outgoing] = ()) -> None:
-        """Remember an order, and enqueue what answers it, in one transaction."""
+    async def remember(self, mark: OrderMark) -> None:
+        """Remember an order whose effect is stored."""
 
         def transaction(db: sqlite3.Connection) -> None:
             _remember(db, mark)
+
+        await self._file.write(transaction)
+
+    async def enqueue(self, outgoing: Sequence[Outgoing]) -> None:
+        """Put messages into the outbox."""
+
+        def transaction(db: sqlite3.Connection) -> None:
             _enqueue(db, outgoing)
 
         await self._file.write(transaction)
-        if outgoing:
-            self.outbox_filled.set()
+        self.outbox_filled.set()
 
     async def prune(self, now: datetime) -> None:
         """Forget the marks of orders that have expired, and the messages that were given up and are out of date."""

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from agents.worker.spool import Cut, Spool, SpoolReader
 from runtime.clock import Clock
 from runtime.errors import WorldFault
+from runtime.logging import get_logger
 from runtime.outbox import Later, PublishResult, Sent
 from schemas import limits, wire
 
+_log = get_logger(__name__)
 SendCut = Callable[[Cut, bytes], Awaitable[PublishResult]]
 
 
@@ -77,9 +79,13 @@ class LogStream:
             self._changed.notify_all()
 
     async def close(self) -> str:
-        """No more will be written; returns the SHA-256 of the whole log, which is on the disk by then."""
-        async with self._file:
-            await asyncio.to_thread(self._spool.sync)
+        """No more will be written; returns the SHA-256 of the whole log, which is on the disk by then if it can."""
+        try:
+            async with self._file:
+                await asyncio.to_thread(self._spool.sync)
+        except OSError:
+            # What the disk would not keep is still sent as far as it can be read.
+            _log.exception("log_not_synced")
         async with self._changed:
             self._is_closed = True
             self._changed.notify_all()

@@ -44,21 +44,28 @@ class Delivery(Protocol):
         """Give it back for another worker, or for later."""
         ...
 
-    async def bury(self) -> object:
+    async def reject(self) -> object:
         """Send it to the dead letters, which the desk reads and answers."""
         ...
 
 
 class StoreTab(Protocol):
-    """An open tab at a store; refusals are the store's own words. WorldFault where it cannot be reached."""
+    """An open tab at a store; refusals are the store's own words.
 
-    async def get(self, digest: str, size_bytes: int, into: Path) -> Refusal | None:
-        """Fetch a blob into a new file and check it."""
+    Raises WorldFault where it stays away, PeerFault where it answers nonsense (`runtime.store_client`).
+    """
+
+    async def get_to_file(self, digest: str, path: Path, max_bytes: int) -> int | Refusal:
+        """Fetch a blob into a new file and check it; return its size."""
         ...
 
-    async def put(self, file: Path, digest: str, size_bytes: int, path: str) -> Refusal | None:
-        """Store a file and name it `path` below the tab's prefix."""
+    async def put_file(self, path: Path, digest: str, size_bytes: int) -> Refusal | None: ...
+
+    async def name(self, path: str, digest: str, size_bytes: int) -> Refusal | None:
+        """Publish a stored blob under the tab's prefix."""
         ...
+
+    async def close(self) -> object: ...
 
 
 class StoreDoor(Protocol):

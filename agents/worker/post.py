@@ -4,14 +4,30 @@ Names come from `bus.topology` alone. Heartbeats and log chunks are published at
 goes through the outbox, whose destinations are the texts that this module writes and reads.
 """
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from agents.worker.journal import Outgoing
 from agents.worker.ports import Publisher
 from bus.topology import FANOUT_KEY, ProviderNames, usage_key
-from runtime.outbox import OutboxMessage, PublishResult, Rejected
-from schemas import frame
+from runtime.clock import Clock
+from runtime.errors import WorldFault
+from runtime.outbox import Later, OutboxMessage, PublishResult, Rejected, Sent
+from schemas import frame, limits
 from schemas.frame import UnverifiedFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a message that must go out before anything else happens is tried."""
+
+    publish_seconds: float = limits.GRANT_SECONDS
+    retry_seconds: float = 0.5
+    pause_seconds: float = 1.0
+    """After something was given back: the bus would bring it again at once."""
+
 
 KEEP_DAYS = 14
 """A customer that has not been there for so long will not come for its results any more."""
@@ -66,3 +82,27 @@ class Post:
 def _outgoing(exchange: str, routing_key: str, body: bytes, attempt: str, now: datetime) -> Outgoing:
     # A space stands in no exchange's name, so the text has one reading.
     return Outgoing(f"{exchange} {routing_key}", body, attempt, now + timedelta(days=KEEP_DAYS))
+
+
+async def publish_until(
+    publish: Callable[[], Awaitable[PublishResult]], until: float, clock: Clock, patience: Patience
+) -> bool:
+    """Publish again and again until the bus has it; False when it had not by `until` (CLOCK_BOOTTIME).
+
+    At least once: what was not confirmed may have arrived.
+    """
+    while (seconds_left := until - clock.boottime()) > 0:
+        if isinstance(await _publish_within(publish, seconds_left), Sent):
+            return True
+        await asyncio.sleep(min(patience.retry_seconds, seconds_left))
+    return False
+
+
+async def _publish_within(publish: Callable[[], Awaitable[PublishResult]], seconds: float) -> PublishResult:
+    try:
+        async with asyncio.timeout(seconds):
+            return await publish()
+    except TimeoutError:
+        return Later("no confirm in time")
+    except WorldFault as error:
+        return Later(str(error))

@@ -171,7 +171,6 @@ class TestJournalOutbox(OutboxContract):
     @pytest.fixture
     def shelf(self, journal: Journal) -> Shelf:
         async def put(destination: str, body: bytes, correlation_id: str, expires_at: datetime | None) -> None:
-            mark = OrderMark(ids.new_message_id(), "d", START)
-            await journal.remember(mark, [Outgoing(destination, body, correlation_id, expires_at)])
+            await journal.enqueue([Outgoing(destination, body, correlation_id, expires_at)])
 
         return Shelf(JournalOutbox(journal.file), put)

@@ -1,0 +1,55 @@
+"""What a new start does with the claims of the life before it (DESIGN §7.5, §13).
+
+| the journal says | then |
+|---|---|
+| `claiming`, `claimed`: it never ran | released; if its job comes again, it is claimed anew |
+| `granted`: it ran when the worker died | everything left of it is killed; `finished`, reason worker-restarted, at once |
+| `over`: reported, not settled | the rest of its log is sent; the outbox sends the rest |
+| a log without a claim | deleted |
+
+Runs before anything is taken from the bus, and needs neither bus nor issuer: reports carry no token.
+"""
+
+from agents.sandbox.causes import Cause
+from agents.sandbox.executor import Executor
+from agents.worker.claims import Claims
+from agents.worker.ending import KILLED
+from agents.worker.farewell import Farewell, LogEnd
+from agents.worker.journal import ClaimEntry, ClaimState, Journal
+from agents.worker.logs import Logs
+from agents.worker.metering import measure
+from agents.worker.voice import ClaimRef
+from agents.worker.work import Done
+from runtime.logging import get_logger
+from schemas.refusals import Reason
+
+_log = get_logger(__name__)
+
+
+async def recover(*, executor: Executor, claims: Claims, farewell: Farewell, journal: Journal, logs: Logs) -> None:
+    """Bring the journal's claims to where this life can go on from."""
+    for job_id in await executor.reap():
+        _log.warning("sandbox_reaped", job_id=job_id)
+    for entry in await journal.claims((ClaimState.CLAIMING, ClaimState.CLAIMED)):
+        await claims.release(_ref(entry), Reason.DRAINING)
+    for entry in await journal.claims((ClaimState.OVER,)):
+        if not entry.is_log_whole:
+            await logs.resume(entry)
+    for entry in await journal.claims((ClaimState.GRANTED,)):
+        await _report_interrupted(entry, farewell, logs)
+    known = frozenset(entry.claim for entry in await journal.claims())
+    for claim in logs.orphans(known):
+        await logs.forget(claim)
+
+
+async def _report_interrupted(entry: ClaimEntry, farewell: Farewell, logs: Logs) -> None:
+    stream = await logs.open(_ref(entry), entry.log_acknowledged)
+    log = LogEnd(stream.length, await stream.close())
+    started_at = entry.granted_at or entry.claimed_at
+    # It was seen alive last when it took its last report number; what came after is nobody's to bill.
+    measured = measure(started_at, entry.alive_at or started_at, None, log.length)
+    await farewell.say(_ref(entry), entry.job, Done(KILLED[Cause.WORKER_GONE]), measured, log)
+
+
+def _ref(entry: ClaimEntry) -> ClaimRef:
+    return ClaimRef(entry.tenant, entry.attempt, entry.claim)
