@@ -27,7 +27,7 @@ from identity.server.revocations import RevocationLists
 from identity.server.store import Store, read, write
 from identity.server.token_endpoints import Introspection, Revocation
 from runtime.database import Database
-from runtime.errors import WorldFault
+from runtime.errors import FedciError, WorldFault
 from runtime.http_guards import guarded
 from runtime.http_probes import probe_routes
 from runtime.logging import get_logger
@@ -119,8 +119,8 @@ class _Face:
     async def check_database(self) -> str | None:
         """Ready only with keys to sign with."""
         try:
-            await read(self._database, lambda store: signing_keys.active_key(store, self._issuer.files))
-        except WorldFault as error:
+            await read(self._database, lambda store: signing_keys.load_keys(store, self._issuer.files))
+        except FedciError as error:
             return str(error)
         return None
 

@@ -38,6 +38,12 @@ def active_key(store: Store, files: KeyFiles) -> SigningKey:
     return files.load(_only(store, KeyState.ACTIVE).kid)
 
 
+def load_keys(store: Store, files: KeyFiles) -> None:
+    """See that the keys that sign now and next are there; raises `OurFault` where one is not."""
+    for state in (KeyState.ACTIVE, KeyState.NEXT):
+        files.load(_only(store, state).kid)
+
+
 def ready_at(next_key: IssuerKey, jwks_max_age_seconds: int) -> datetime:
     """When every verifier that keeps a key set as long as it may has seen this key."""
     return next_key.published_at + timedelta(seconds=jwks_max_age_seconds)

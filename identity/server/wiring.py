@@ -20,8 +20,8 @@ from identity.server.failures import FailureBrake
 from identity.server.housekeeping import keep_house
 from identity.server.key_files import KeyFiles
 from identity.server.settings import IdentitySettings, new_settings_text
-from identity.server.signing_keys import create_first_keys
-from identity.server.store import write
+from identity.server.signing_keys import create_first_keys, load_keys
+from identity.server.store import read, write
 from runtime.clock import Clock, SystemClock
 from runtime.database import Database
 from runtime.errors import OurFault
@@ -49,6 +49,8 @@ async def serve(directory: Path, stop: Stop) -> None:
     logging.getLogger("authlib").setLevel(logging.WARNING)
     async with opened(directory) as house, asyncio.TaskGroup() as group:
         await upgrade(directory / names.DATABASE_FILE, MIGRATIONS)
+        # A directory restored without its keys is told at the start, not to the first caller.
+        await read(house.database, lambda store: load_keys(store, house.files))
         issuer = _issuer(house, SystemClock())
         keeper = group.create_task(keep_house(issuer, house.database))
         await serve_http(
