@@ -135,6 +135,11 @@ def public_from_jwk(jwk: Mapping[str, object]) -> bytes:
     return public
 
 
+def public_from_b64url(text: str) -> bytes:
+    """The raw bytes of a public key as people pass it on; raises `ValueError` with what is wrong with it."""
+    return public_from_jwk({"kty": "OKP", "crv": "Ed25519", "x": text})
+
+
 def check_public(public: bytes) -> None:
     """Raise `ValueError` unless these are the raw bytes of a usable Ed25519 public key."""
     if len(public) != KEY_BYTES:

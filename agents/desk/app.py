@@ -10,7 +10,6 @@
 An agent adds `?known=REVISION&wait=SECONDS`: its answer is held until the facts are others than those of the revision.
 """
 
-import base64
 import re
 from collections.abc import Awaitable, Callable
 
@@ -21,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 
 from agents.desk.publications import Publications
 from agents.desk.sessions import Sessions
-from identity.keys import SigningKey
+from identity.keys import SigningKey, b64url
 from runtime.errors import WorldFault
 from runtime.logging import get_logger
 from schemas import frame, limits
@@ -73,8 +72,7 @@ class DeskApp:
         return Response((await self._publications.card()).raw, media_type=ENVELOPE, headers=_NO_STORE)
 
     async def _root_key(self, _request: Request) -> Response:
-        key = base64.urlsafe_b64encode(self._root.public).decode("ascii").rstrip("=")
-        return JSONResponse({"root_key": key, "fingerprint": sha256_hex(self._root.public)})
+        return JSONResponse({"root_key": b64url(self._root.public), "fingerprint": sha256_hex(self._root.public)})
 
     async def _statement(self, request: Request) -> Response:
         raw = await self._publications.by_digest(request.path_params["digest"])

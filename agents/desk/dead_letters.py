@@ -1,9 +1,9 @@
 """An answer for every order that found no worker: the desk reads the dead letters and refuses each, signed (DESIGN §6).
 
-A job is dead-lettered when its time at the bus ran out, or when workers gave it back too often. Its owner must learn of
-it either way. The refusal goes to the owner of the exchange that the letter came through, which the bus vouches for; the
-letter itself is read unverified, because its token may well be over by now, and because whatever it says only ever goes
-back to the one who could have written it.
+A job is dead-lettered when its time at the bus ran out, or when workers gave it back too often. Its owner must learn
+of it either way. The refusal goes to the owner of the exchange that the letter came through, for which the bus
+vouches; the letter itself is read unverified, because its token may well be over by now, and because whatever it says
+only ever goes back to the one who could have written it.
 """
 
 from dataclasses import dataclass

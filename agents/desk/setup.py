@@ -4,7 +4,6 @@ Everything that the owner does is written into the database that `serve` reads a
 restart. The root key is made here; it is the provider's name to the world, so a copy of it belongs in a safe place.
 """
 
-import base64
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from agents.desk.policy import Standing
 from agents.desk.sessions import set_standing
 from agents.desk.settings import FILE, DeskSettings
 from agents.desk.tables import TenantRow
-from identity.keys import SigningKey
+from identity.keys import SigningKey, public_from_b64url
 from runtime.clock import Clock, SystemClock
 from runtime.database import Database
 from runtime.errors import OurFault
@@ -102,11 +101,12 @@ def agent(name: str, role: AgentRole, key: str, accounts: list[str]) -> Agent:
     pairs = [account.rpartition("=") for account in accounts]
     if not all(issuer and subject for issuer, _, subject in pairs):
         raise ValueError("an account is written ISSUER=SUBJECT, as https://id.example=alice")
-    try:
-        raw = base64.b64decode(key + "=" * (-len(key) % 4), altchars=b"-_", validate=True)
-    except ValueError:
-        raise ValueError("the key is the base64url text that the agent's `init` showed") from None
-    return Agent(name=name, role=role, key=raw, accounts=tuple(AgentAccount(iss=iss, sub=sub) for iss, _, sub in pairs))
+    return Agent(
+        name=name,
+        role=role,
+        key=public_from_b64url(key),
+        accounts=tuple(AgentAccount(iss=iss, sub=sub) for iss, _, sub in pairs),
+    )
 
 
 class _Opened:

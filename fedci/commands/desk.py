@@ -10,6 +10,7 @@ from runtime.errors import OurFault
 
 app = typer.Typer(no_args_is_help=True, help="Run a provider's desk: who may use its bus.")
 Directory = Annotated[Path, typer.Argument(help="The desk's data directory.", file_okay=False)]
+LogFile = Annotated[Path | None, typer.Option(help="Append log lines here instead of stderr.")]
 Tenant = Annotated[str, typer.Argument(help="The tenant id, as `fedci desk tenants` lists it.")]
 
 SETTINGS = """\
@@ -92,12 +93,12 @@ def init(
 
 
 @app.command()
-def serve(directory: Directory) -> None:
+def serve(directory: Directory, log_file: LogFile = None) -> None:
     """Serve until stopped."""
     from agents.desk import wiring
     from runtime.lifecycle import start_role
 
-    raise typer.Exit(start_role("desk", directory, wiring.serve))
+    raise typer.Exit(start_role("desk", directory, wiring.serve, log_file=log_file))
 
 
 @app.command()

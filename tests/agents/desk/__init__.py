@@ -1,0 +1,1 @@
+"""Tests of agents/desk that need neither RabbitMQ nor a sandbox."""
