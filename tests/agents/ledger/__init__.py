@@ -1,0 +1,1 @@
+"""Tests of agents/ledger that need neither RabbitMQ nor a sandbox."""
