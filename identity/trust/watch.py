@@ -28,6 +28,8 @@ from schemas import limits
 from schemas.refusals import Reason, Refusal
 
 UNKNOWN_KEY_SECONDS = limits.JWKS_REFETCH_SECONDS
+ON_DEMAND_SECONDS = 30.0
+"""A message makes an issuer in trouble be asked no sooner after the last try than this; `run` asks more often."""
 RETRY_SECONDS = 5.0
 KEYS_REFRESH_SECONDS = 240.0
 POLL_SECONDS = 60.0
@@ -75,9 +77,9 @@ class IssuerWatch:
             case Reason.KEY_UNKNOWN:
                 return await self.renew_keys(at_most_every=UNKNOWN_KEY_SECONDS)
             case Reason.ISSUER_UNREACHABLE:
-                return await self.renew_keys(at_most_every=RETRY_SECONDS)
+                return await self.renew_keys(at_most_every=ON_DEMAND_SECONDS)
             case Reason.REVOCATION_STALE:
-                return await self.renew_revocations(at_most_every=RETRY_SECONDS)
+                return await self.renew_revocations(at_most_every=ON_DEMAND_SECONDS)
             case _:
                 return False
 
@@ -151,7 +153,10 @@ class IssuerWatch:
 
 
 class _Flight:
-    """One errand at a time; who comes while it flies shares its outcome, who comes too soon after it goes without."""
+    """One errand at a time; who comes while it flies shares its outcome, who comes too soon after it goes without.
+
+    Nobody waits for an errand whose last flight failed: one issuer that hangs must not hold up what others say.
+    """
 
     def __init__(self, clock: Clock, errand: Callable[[], Awaitable[bool]]) -> None:
         self._clock = clock
@@ -162,6 +167,8 @@ class _Flight:
         self._outcome = False
 
     async def fly(self, at_most_every: float) -> bool:
+        if self._lock.locked() and self._flights and not self._outcome:
+            return False
         seen = self._flights
         async with self._lock:
             if self._flights != seen:

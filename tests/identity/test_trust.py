@@ -13,7 +13,7 @@ from identity.trust import IssuerProfile, Principal, Trust, Verified
 from identity.trust.anchor import KEYS_MAX_AGE_SECONDS
 from identity.trust.profiles import REVOCATIONS_TYPE
 from identity.trust.tokens import SignatureMemory
-from identity.trust.watch import KEYS_REFRESH_SECONDS, RETRY_SECONDS, UNKNOWN_KEY_SECONDS
+from identity.trust.watch import KEYS_REFRESH_SECONDS, ON_DEMAND_SECONDS, RETRY_SECONDS, UNKNOWN_KEY_SECONDS
 from schemas import limits
 from schemas.orders import Order
 from schemas.refusals import Reason, Refusal
@@ -141,7 +141,21 @@ async def test_an_issuer_that_was_never_reached_is_a_reason_and_is_tried_again_s
     assert "cannot be reached" in listener.trust.troubles()[FATIMA]
     listener.fatima.is_away = False
     assert await listener.reason() is Reason.ISSUER_UNREACHABLE, "too soon to ask again"
-    listener.clock.advance(RETRY_SECONDS)
+    listener.clock.advance(ON_DEMAND_SECONDS)
+    assert await listener.reason() is None
+
+
+async def test_nobody_waits_for_an_issuer_that_failed_and_now_hangs(listener: Listener) -> None:
+    listener.fatima.is_away = True
+    assert await listener.reason() is Reason.ISSUER_UNREACHABLE
+    listener.fatima.gate.clear()
+    listener.clock.advance(ON_DEMAND_SECONDS)
+    hanging = asyncio.create_task(listener.trust.prime())
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(listener.reason(), timeout=1) is Reason.ISSUER_UNREACHABLE
+    listener.fatima.is_away = False
+    listener.fatima.gate.set()
+    await hanging
     assert await listener.reason() is None
 
 
@@ -169,7 +183,7 @@ async def test_without_a_fresh_revocation_list_new_work_is_refused(listener: Lis
     listener.clock.advance(1)
     assert await listener.reason() is Reason.REVOCATION_STALE
     listener.fatima.is_away = False
-    listener.clock.advance(RETRY_SECONDS)
+    listener.clock.advance(ON_DEMAND_SECONDS)
     assert await listener.reason() is None
 
 
