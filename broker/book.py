@@ -4,7 +4,7 @@ The cards come from `broker.providers`, which verified them against the pinned r
 provider's session. The book answers what placement and ingest ask.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from broker.decisions.leases import Hearing
@@ -14,12 +14,12 @@ from schemas.reports import Introduced, Report
 from schemas.statements import Agent, Card, Statement
 
 STARTING = "its session is being opened"
-DEAF = Hearing(None)
+DEAF = Hearing()
 
 
 @dataclass(frozen=True, slots=True)
 class KnownProvider:
-    """A provider: its pinned root, newest card, and how our session there is (`trouble` None: it is up)."""
+    """A provider: its pinned root, newest card, and how our session there is (no trouble: it is up)."""
 
     name: str
     url: str
@@ -27,7 +27,7 @@ class KnownProvider:
     card: Card
     alarm: str | None = None
     session_trouble: str | None = STARTING
-    hearing: Hearing = DEAF
+    hear: Callable[[], Hearing] = lambda: DEAF
 
     def agent(self, name: str) -> Agent | None:
         return next((agent for agent in self.card.agents if agent.name == name), None)
@@ -54,12 +54,15 @@ class Book:
     def learn_alarm(self, name: str, alarm: str | None) -> None:
         self._change(name, alarm=alarm)
 
-    def learn_session(self, name: str, trouble: str | None, hearing: Hearing) -> None:
-        self._change(name, session_trouble=trouble, hearing=hearing)
+    def learn_session(self, name: str, trouble: str | None) -> None:
+        self._change(name, session_trouble=trouble)
+
+    def learn_hearing(self, name: str, hear: Callable[[], Hearing]) -> None:
+        self._change(name, hear=hear)
 
     def hearing(self, name: str) -> Hearing:
         known = self._known.get(name)
-        return Hearing(None) if known is None else known.hearing
+        return DEAF if known is None else known.hear()
 
     def offers(self, in_flight: Mapping[tuple[str, str], int]) -> tuple[Offer, ...]:
         """What placement chooses from; `in_flight` counts our attempts by provider and pool."""

@@ -34,6 +34,7 @@ from schemas.life import AttemptState
 _log = get_logger(__name__)
 _LOOK_SECONDS = 30.0
 _RETRY_SECONDS = 5.0
+_SHORTEST_SECONDS = 2.0
 CANCEL_LEASES = 3
 
 
@@ -56,11 +57,12 @@ class Leases:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """An attempt with the instant (boot time) at which it is over if nothing is heard; None while we are deaf."""
+    """An attempt, the instant (boot time) at which it is over if nothing is heard, and whether it is by now."""
 
     attempt_id: str
     state: AttemptState
     due_at: float | None
+    is_over: bool
     why: str
 
 
@@ -102,10 +104,10 @@ class LeaseWatch:
         now = self._clock.boottime()
         watched = await self._watched()
         for each in watched:
-            if each.due_at is not None and each.due_at <= now:
+            if each.is_over:
                 await self._end(each)
-        coming = [each.due_at - now for each in watched if each.due_at is not None and each.due_at > now]
-        return max(1.0, min([_LOOK_SECONDS, *coming]))
+        coming = [each.due_at - now for each in watched if each.due_at is not None and not each.is_over]
+        return max(_SHORTEST_SECONDS, min([_LOOK_SECONDS, *coming]))
 
     async def _watched(self) -> list[Watched]:
         async with self._database.read() as session:
@@ -123,21 +125,26 @@ class LeaseWatch:
     def _pending(self, attempt: AttemptRow, claimed_at: datetime | None) -> Watched:
         hearing = self._book.hearing(attempt.provider)
         if attempt.state is AttemptState.PUBLISHED or claimed_at is None:
-            due_at = leases.unclaimed_expires_at(self._boottime_of(attempt.expires_at), hearing)
-            return Watched(attempt.id, attempt.state, due_at, "nobody claimed it while its order was good")
-        due_at = leases.unanswered_expires_at(self._boottime_of(claimed_at), hearing)
-        return Watched(attempt.id, attempt.state, due_at, attempt.why or "its claim could not be answered in time")
+            due_at = leases.unclaimed_ends_at(self._boottime_of(attempt.expires_at), hearing)
+            why = "nobody claimed it while its order was good"
+        else:
+            due_at = leases.unanswered_ends_at(self._boottime_of(claimed_at), hearing)
+            why = attempt.why or "its claim could not be answered in time"
+        return Watched(attempt.id, attempt.state, due_at, leases.is_over(due_at, hearing), why)
 
     def _running(self, attempt: AttemptRow, claim_id: str) -> Watched:
         listening = Listening(self._lease_seconds, self._leases.heard_at(claim_id))
-        due_at = leases.expires_at(listening, self._book.hearing(attempt.provider))
-        return Watched(attempt.id, attempt.state, due_at, f"nothing was heard of it for {self._lease_seconds} s")
+        hearing = self._book.hearing(attempt.provider)
+        due_at = leases.lease_ends_at(listening, hearing)
+        why = f"nothing was heard of it for {self._lease_seconds} s"
+        return Watched(attempt.id, attempt.state, due_at, leases.is_over(due_at, hearing), why)
 
     def _cancelled(self, attempt: AttemptRow, cancelled_at: datetime | None) -> Iterator[Watched]:
         if cancelled_at is not None:
             until = cancelled_at + timedelta(seconds=CANCEL_LEASES * self._lease_seconds)
             why = "cancelled, and its provider could not be heard since"
-            yield Watched(attempt.id, attempt.state, self._boottime_of(until), why)
+            due_at = self._boottime_of(until)
+            yield Watched(attempt.id, attempt.state, due_at, due_at <= self._clock.boottime(), why)
 
     def _boottime_of(self, at: datetime) -> float:
         """A wall instant on the clock that does not jump, as the two stand now."""

@@ -5,7 +5,6 @@ upload that fails is tried again after a while. One upload a store at a time: a 
 """
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -22,24 +21,21 @@ _log = get_logger(__name__)
 _RETRY_SECONDS = 20.0
 
 
-class BlobStore(Protocol):
-    """What is asked of a store: keep this file under its digest."""
+class BlobStores(Protocol):
+    """What is asked of `broker.stores`: keep this file, under its digest, in the store of that provider."""
 
-    async def put_blob(self, path: Path, digest: str) -> Refusal | None: ...
-
-
-FindStore = Callable[[str], BlobStore | None]
+    async def put_blob(self, provider: str, path: Path, digest: str) -> Refusal | None: ...
 
 
 class Uploads:
     """The uploads of this controller; `run` does them, in one task."""
 
     def __init__(
-        self, *, database: Database, snapshots: Snapshots, find_store: FindStore, bells: Bells, clock: Clock
+        self, *, database: Database, snapshots: Snapshots, stores: BlobStores, bells: Bells, clock: Clock
     ) -> None:
         self._database = database
         self._snapshots = snapshots
-        self._find_store = find_store
+        self._stores = stores
         self._bells = bells
         self._clock = clock
         self._wanted: dict[str, list[str]] = {}
@@ -82,11 +78,8 @@ class Uploads:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _upload(self, store: str, digest: str) -> str | None:
-        client = self._find_store(store)
-        if client is None:
-            return "no such store is known"
         try:
-            refusal = await client.put_blob(self._snapshots.path(digest), digest)
+            refusal = await self._stores.put_blob(store, self._snapshots.path(digest), digest)
             if refusal is not None:
                 return str(refusal)
             async with self._database.write() as session:

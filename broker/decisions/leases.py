@@ -1,8 +1,8 @@
 """When silence shows that a run is over (DESIGN §7.3, §7.5).
 
 Rules:
-1. Silence counts only while our own session is up and the reply queue was read to its end since: what the worker said
-   in time may still lie in the queue, and then it is we who are deaf.
+1. Silence counts only while our own session is up, and only up to the instant as of which the reply queue is known to
+   have been read to its end: what the worker said in time may still lie in the queue, and then it is we who are deaf.
 2. After every interruption of ours the count begins anew. So the controller always waits at least as long as the worker
    that holds its own lease shorter (`limits.LEASE_HELD_FRACTION`).
 3. An order that nobody claimed is given up when its envelope has expired, a claim that got no answer when its worker
@@ -18,9 +18,16 @@ from schemas import limits
 
 @dataclass(frozen=True, slots=True)
 class Hearing:
-    """Since when we hear a provider without a break: session up, replies read to the end; None while we do not."""
+    """How well we hear a provider: without a break since when, and up to when all that it said was read.
 
-    since: float | None
+    Both None while the session is down, and until the reply queue was read to its end for the first time since.
+    """
+
+    since: float | None = None
+    read_to: float | None = None
+
+    def has_heard_all_until(self, at: float) -> bool:
+        return self.read_to is not None and self.read_to >= at
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +38,27 @@ class Listening:
     heard_at: float | None
 
 
-def expires_at(listening: Listening, hearing: Hearing) -> float | None:
-    """The instant at which silence becomes proof, if nothing is heard until then; None while we are deaf."""
+def lease_ends_at(listening: Listening, hearing: Hearing) -> float | None:
+    """The instant up to which silence must be heard to be proof; None while we are deaf."""
     if hearing.since is None:
         return None
     return max(hearing.since, listening.heard_at or hearing.since) + listening.lease_seconds
 
 
-def is_expired(listening: Listening, hearing: Hearing, now: float) -> bool:
-    at = expires_at(listening, hearing)
-    return at is not None and now >= at
-
-
-def unclaimed_expires_at(order_expires_at: float, hearing: Hearing) -> float | None:
+def unclaimed_ends_at(order_expires_at: float, hearing: Hearing) -> float | None:
     """When an unclaimed order may be given up: expired for everybody, and a claim in time would have been read."""
     if hearing.since is None:
         return None
-    return max(order_expires_at + limits.CLOCK_SKEW_SECONDS, hearing.since + limits.CLOCK_SKEW_SECONDS)
+    return max(order_expires_at, hearing.since) + limits.CLOCK_SKEW_SECONDS
 
 
-def unanswered_expires_at(claimed_at: float, hearing: Hearing) -> float | None:
+def unanswered_ends_at(claimed_at: float, hearing: Hearing) -> float | None:
     """When a claim that was never answered may be given up: its worker has released it long ago."""
     if hearing.since is None:
         return None
     return max(claimed_at, hearing.since) + 2 * limits.GRANT_SECONDS
+
+
+def is_over(ends_at: float | None, hearing: Hearing) -> bool:
+    """Whether the silence lasted to that instant, as far as we have heard."""
+    return ends_at is not None and hearing.has_heard_all_until(ends_at)
