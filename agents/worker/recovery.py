@@ -3,7 +3,7 @@
 | the journal says | then |
 |---|---|
 | `claiming`, `claimed`: it never ran | released; if its job comes again, it is claimed anew |
-| `granted`: it ran when the worker died | everything left of it is killed; `finished`, reason worker-restarted, at once |
+| `granted`: it ran when the worker died | what is left of it is killed; `finished`, worker-restarted, at once |
 | `over`: reported, not settled | the rest of its log is sent; the outbox sends the rest |
 | a log without a claim | deleted |
 

@@ -6,6 +6,7 @@ from typing import Any
 from agents.worker.admission import Lent
 from schemas import ids, limits
 from schemas.orders import Job, Resources, Source, Step
+from tests.agents.worker.tars import tar_of
 from tests.clocks import START
 
 ISSUER = "https://id.fatima.example"
@@ -14,7 +15,7 @@ TENANT = ids.tenant_id(ISSUER, SUBJECT)
 PROVIDER = "alice.example"
 WORKER = "w7"
 RATE_CARD = "c0ffee00" * 8
-TAR = b""
+TAR = tar_of({})
 
 LENT = Lent(
     pool="fast",

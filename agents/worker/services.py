@@ -1,0 +1,141 @@
+"""The worker's services put together around its adapters: bus, executor, stores, identity, clock.
+
+`wiring` gives the real adapters, the tests give others; what is between them is the same. Nothing starts in here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agents.sandbox.executor import Executor
+from agents.worker.admission import Lent
+from agents.worker.claims import Claims
+from agents.worker.control import Control
+from agents.worker.counts import Counts
+from agents.worker.farewell import Farewell
+from agents.worker.handle import Handles
+from agents.worker.journal import Journal
+from agents.worker.journal_outbox import JournalOutbox
+from agents.worker.life import Lives
+from agents.worker.log_stream import StreamLimits
+from agents.worker.logs import Logs
+from agents.worker.metering import Meterer
+from agents.worker.origins import Origins
+from agents.worker.ports import Publisher
+from agents.worker.post import Patience, Post
+from agents.worker.recovery import recover
+from agents.worker.refuser import Refuser
+from agents.worker.voice import Voice
+from agents.worker.work import Workplace
+from bus.topology import ProviderNames
+from identity.speech import Speaker
+from identity.trust import Trust
+from runtime.clock import Clock
+from runtime.outbox import Outbox
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """What the services stand on."""
+
+    meterer: Meterer
+    journal: Journal
+    spool: Path
+    publisher: Publisher
+    trust: Trust
+    speaker: Speaker
+    place: Workplace
+    lent: Callable[[], Lent]
+    is_draining: Callable[[], bool]
+    clock: Clock
+    patience: Patience = field(default_factory=Patience)
+    stream_limits: StreamLimits = field(default_factory=StreamLimits)
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the wiring runs."""
+
+    claims: Claims
+    lives: Lives
+    control: Control
+    handles: Handles
+    logs: Logs
+    outbox: Outbox
+    post: Post
+    journal: Journal
+    counts: Counts
+    farewell: Farewell
+    executor: Executor
+
+    async def recover(self) -> None:
+        """Deal with the claims of the life before this one; `logs.run` need not run yet."""
+        await recover(
+            executor=self.executor,
+            claims=self.claims,
+            farewell=self.farewell,
+            journal=self.journal,
+            logs=self.logs,
+        )
+
+    async def drain_outbox(self) -> None:
+        """Publish what the outbox holds, until cancelled."""
+        await self.outbox.run(self.post.publish_stored, self.journal.outbox_filled)
+
+
+def assemble(on: Adapters) -> Services:
+    names = ProviderNames(on.meterer.provider)
+    post, voice = Post(on.publisher, names), Voice(on.meterer, on.speaker)
+    counts, handles, origins = Counts(), Handles(), Origins(names)
+    logs = Logs(on.spool, on.journal, post, voice, on.clock, on.stream_limits)
+    farewell = Farewell(journal=on.journal, post=post, voice=voice, counts=counts)
+    refuser = Refuser(origins=origins, voice=voice, post=post, counts=counts, clock=on.clock, patience=on.patience)
+    claims = Claims(
+        trust=on.trust,
+        origins=origins,
+        lent=on.lent,
+        is_draining=on.is_draining,
+        refuser=refuser,
+        journal=on.journal,
+        voice=voice,
+        post=post,
+        handles=handles,
+        counts=counts,
+        clock=on.clock,
+        patience=on.patience,
+    )
+    control = Control(
+        trust=on.trust,
+        origins=origins,
+        journal=on.journal,
+        handles=handles,
+        logs=logs,
+        post=post,
+        counts=counts,
+        clock=on.clock,
+    )
+    lives = Lives(
+        claims=claims,
+        handles=handles,
+        journal=on.journal,
+        logs=logs,
+        post=post,
+        voice=voice,
+        farewell=farewell,
+        place=on.place,
+        counts=counts,
+        clock=on.clock,
+    )
+    return Services(
+        claims=claims,
+        lives=lives,
+        control=control,
+        handles=handles,
+        logs=logs,
+        outbox=Outbox(JournalOutbox(on.journal.file), on.clock),
+        post=post,
+        journal=on.journal,
+        counts=counts,
+        farewell=farewell,
+        executor=on.place.executor,
+    )
