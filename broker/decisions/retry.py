@@ -9,6 +9,7 @@ Rules:
    for a while. An error merely puts its provider at the end of the list: elsewhere, if there is an elsewhere.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,6 +21,7 @@ from schemas.refusals import Reason
 ATTEMPTS_MAX = 50
 """All attempts of one job together, refusals included."""
 
+_LONGEST_BAR_SECONDS = 600.0
 _HEALING_SECONDS: dict[Reason, float] = {
     Reason.EXPIRED: 0,
     Reason.TOKEN_EXPIRED: 0,
@@ -102,16 +104,18 @@ class Bars:
 
 
 def bars_of(refusals: Iterable[PastRefusal], now: datetime) -> Bars:
-    """Reduce a job's refusals to those that still hold."""
+    """Reduce a job's refusals to those that still hold. Said again, the same refusal holds twice as long."""
     providers: dict[str, PastRefusal] = {}
     workers: dict[tuple[str, str], PastRefusal] = {}
     ends: list[datetime] = []
+    times: Counter[tuple[str, str, Reason]] = Counter()
     for refusal in refusals:
-        healed_at = _healed_at(refusal)
+        who = (refusal.provider, refusal.agent, refusal.reason)
+        times[who] += 1
+        healed_at = _healed_at(refusal, times[who])
         if healed_at is not None and healed_at <= now:
             continue
-        if healed_at is not None:
-            ends.append(healed_at)
+        ends.extend([] if healed_at is None else [healed_at])
         if refusal.scope == "final":
             providers[refusal.provider] = refusal
         else:
@@ -119,6 +123,8 @@ def bars_of(refusals: Iterable[PastRefusal], now: datetime) -> Bars:
     return Bars(providers, workers, min(ends, default=None))
 
 
-def _healed_at(refusal: PastRefusal) -> datetime | None:
+def _healed_at(refusal: PastRefusal, times: int) -> datetime | None:
     seconds = _HEALING_SECONDS.get(refusal.reason)
-    return None if seconds is None else refusal.at + timedelta(seconds=seconds)
+    if seconds is None:
+        return None
+    return refusal.at + timedelta(seconds=min(seconds * 2.0 ** min(times - 1, 20), _LONGEST_BAR_SECONDS))
