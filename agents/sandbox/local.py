@@ -9,6 +9,7 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from agents.sandbox import bubblewrap, cgroups, orphans, process, seccomp
@@ -76,9 +77,7 @@ class LocalExecutor:
         def order(lease_until: float) -> Order:
             return make_order(spec, rooms, self._plan(spec, rooms), self._groups, group, lease_until)
 
-        async def clean_up() -> None:
-            await asyncio.to_thread(orphans.end_leftovers, spec.job_id, Group(self._groups, group))
-
+        clean_up = partial(orphans.end_leftovers, spec.job_id, Group(self._groups, group))
         sandbox = WardenSandbox(spec, rooms, order, clean_up)
         await sandbox.start_warden()
         try:

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class LogGate:
 class WardenSandbox:
     """A `Sandbox` (see `executor`).
 
-    `order` makes the order once the lease is known; `clean_up` runs if the warden is lost, and kills what it left.
+    `order` makes the order once the lease is known; `clean_up` kills what a lost warden left, and blocks.
     """
 
     def __init__(
@@ -68,13 +68,14 @@ class WardenSandbox:
         spec: JobSpec,
         rooms: Rooms,
         order: Callable[[float], Order],
-        clean_up: Callable[[], Awaitable[None]],
+        clean_up: Callable[[], object],
     ) -> None:
         self._spec = spec
         self._rooms = rooms
         self._order = order
         self._clean_up = clean_up
-        self._wire = Wire(tuple(step.name for step in spec.steps))
+        self._cleaning: asyncio.Future[object] | None = None
+        self._wire = Wire(tuple(step.name for step in spec.steps), self._warden_was_lost)
         self._is_running = False
 
     @property
@@ -147,7 +148,7 @@ class WardenSandbox:
     async def outcome(self) -> Outcome:
         report = await asyncio.shield(self._wire.over)
         if report is None:
-            await self._clean_up()
+            await self._cleaned()
             return Outcome(End.KILLED, Cause.WARDEN_LOST, self.steps, Use(0.0, 0.0, 0, is_estimated=True))
         return outcome_of(report, self.steps, len(self._spec.steps))
 
@@ -159,8 +160,17 @@ class WardenSandbox:
             await self._wait_for_warden()
         self._wire.close()
         await self._bury_warden()
-        if await asyncio.shield(self._wire.over) is None:
-            await self._clean_up()
+        await self._cleaned()
+
+    def _warden_was_lost(self) -> None:
+        """At once, not when somebody asks: what is left of the job would keep its log open, and `run` waiting."""
+        if self._is_running:
+            self._cleaning = asyncio.get_running_loop().run_in_executor(None, self._clean_up)
+
+    async def _cleaned(self) -> None:
+        await asyncio.shield(self._wire.over)
+        if self._cleaning is not None:
+            await asyncio.shield(self._cleaning)
 
     async def _wait_for_warden(self) -> None:
         try:

@@ -129,8 +129,8 @@ class Warden:
 
     def _look_at_limits(self, job: "Job", now: float) -> None:
         cause = self._deadlines.due(now)
-        if cause is None and self._deadlines.cause is None and job.is_over_workspace(now):
-            cause = Cause.WORKSPACE_FULL
+        if cause is None and self._deadlines.cause is None:
+            cause = job.broken_limit(now)
         if cause is not None:
             self._end(job, cause, now)
 
@@ -249,8 +249,12 @@ class Job:
         spared = self._pid if self._order["jail_arguments"] else 0
         tree.send([pid for pid in tree.descendants(os.getpid()) if pid != spared], signal.SIGTERM)
 
-    def is_over_workspace(self, now: float) -> bool:
-        return not self.has_ended and self._space.is_exceeded(now, self._pids())
+    def broken_limit(self, now: float) -> Cause | None:
+        """One process killed for want of memory is the end of the job: what it leaves is nobody's intent."""
+        if self._group.out_of_memory_kills() > 0:
+            return Cause.OUT_OF_MEMORY
+        is_full = not self.has_ended and self._space.is_exceeded(now, self._pids())
+        return Cause.WORKSPACE_FULL if is_full else None
 
     def _pids(self) -> list[int]:
         return self._group.pids() or tree.descendants(os.getpid())
@@ -275,7 +279,7 @@ class Job:
         code = os.waitstatus_to_exitcode(self._wait_status or 0)
         if cause is None and not self._reports.is_up:
             cause = Cause.START_FAILED
-        if cause is None and code != 0 and self._group.out_of_memory_kills() > 0:
+        if cause is None and self._group.out_of_memory_kills() > 0:
             cause = Cause.OUT_OF_MEMORY
         if cause is None and self._space.is_exceeded_at_last(LAST_COUNT_SECONDS):
             cause = Cause.WORKSPACE_FULL

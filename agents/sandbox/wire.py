@@ -7,6 +7,7 @@ reports each step twice and the end once.
 import asyncio
 import json
 import signal
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -16,12 +17,13 @@ from agents.sandbox.orders import Order
 
 
 class Wire(asyncio.Protocol):
-    """`over` resolves to the warden's last report, or to None if the warden was lost without one."""
+    """`over` resolves to the warden's last report, or to None, with a call of `on_lost`, if it was lost without one."""
 
-    def __init__(self, step_names: tuple[str, ...]) -> None:
+    def __init__(self, step_names: tuple[str, ...], on_lost: Callable[[], None]) -> None:
         self.over: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
         self.steps: list[StepResult] = []
         self._names = step_names
+        self._on_lost = on_lost
         self._begun: tuple[datetime, float] | None = None
         self._pending = b""
         self._transport: asyncio.WriteTransport | None = None
@@ -37,6 +39,7 @@ class Wire(asyncio.Protocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         if not self.over.done():
             self.over.set_result(None)
+            self._on_lost()
 
     def run(self, order: Order) -> None:
         self._send(dict(order))
