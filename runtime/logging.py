@@ -5,7 +5,7 @@ varies are fields. Fields named like a secret are blotted out at any depth, and 
 values are cut, because peers choose them. A line is made by the caller and written by a thread of its own, so a slow
 disk does not hold up the event loop; when the queue is full, lines are dropped and counted.
 
-Records of libraries come out in the same shape, as event `library_message`.
+Records of libraries come out in the same shape, as event `library_message`, from level WARNING on.
 """
 
 import json
@@ -92,6 +92,7 @@ class _BoundedQueueHandler(logging.handlers.QueueHandler):
         self.lines: queue.Queue[Any] = queue.Queue(QUEUE_LINES)
         super().__init__(self.lines)
         self.setFormatter(JsonLines(role))
+        self.addFilter(_is_ours_or_alarming)
         self._dropped = 0
 
     def enqueue(self, record: logging.LogRecord) -> None:
@@ -112,6 +113,11 @@ class _PatientListener(logging.handlers.QueueListener):
     def enqueue_sentinel(self) -> None:
         # The library's own gives up when the queue is full; the thread is emptying it, so waiting ends.
         self._lines.put(None)
+
+
+def _is_ours_or_alarming(record: logging.LogRecord) -> bool:
+    # What libraries tell at INFO (every HTTP request, every migration) is said by our own events where it matters.
+    return hasattr(record, "event_fields") or record.levelno >= logging.WARNING
 
 
 def _dropped_record(count: int) -> logging.LogRecord:
