@@ -33,6 +33,9 @@ Argument = str | int
 NOTHING = "^$"
 """The pattern that matches no name: RabbitMQ checks the default exchange as `amq.default`."""
 
+MAX_TENANTS = 500
+"""Tenants that an agent may serve: RabbitMQ refuses a permission whose regular expression is longer than this gives."""
+
 _DAY_SECONDS = 24 * 3600
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _TENANT = re.compile(r"t[a-z2-7]{26}")
@@ -302,9 +305,11 @@ def agent_rights(
     """What an agent of the provider may do; a worker says its own name and the pools it serves.
 
     All agents may answer a tenant (a refusal goes to the owner of the exchange); only those that measure may bill;
-    only a worker sends logs, and reads orders.
+    only a worker sends logs, and reads orders. Raises `ValueError` for more than `MAX_TENANTS` tenants.
     """
     names, served = ProviderNames(provider), sorted(set(tenants))
+    if len(served) > MAX_TENANTS:
+        raise ValueError(f"{len(served)} tenants, an agent serves at most {MAX_TENANTS}")
     replies = _for_tenants(names, ("replies",), served)
     match role:
         case "worker":

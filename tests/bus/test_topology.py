@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus.topology import (
+    MAX_TENANTS,
     Binding,
     BusLimits,
     DeadLetterOrigin,
@@ -210,6 +211,13 @@ def test_what_is_no_tenant_gives_no_name_and_no_right(wrong: str) -> None:
         ALICE.replies(wrong)
     with pytest.raises(ValueError, match="not a tenant id"):
         agent_rights("store", "alice.example", [wrong])
+
+
+def test_more_tenants_than_rabbitmq_can_hold_in_one_right_are_refused() -> None:
+    many = [tenant_id("https://fatima.example", str(number)) for number in range(MAX_TENANTS + 1)]
+    assert agent_rights("store", "alice.example", many[1:]).write
+    with pytest.raises(ValueError, match="at most 500"):
+        agent_rights("store", "alice.example", many)
 
 
 def test_everything_bound_is_declared_before_its_binding() -> None:
