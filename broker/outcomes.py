@@ -3,7 +3,9 @@
 Every function works in the caller's transaction and returns the id of the run that changed, for the bells.
 """
 
+import json
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,7 +20,14 @@ from schemas.pipeline import PipelineJob
 
 def spec_of(job: JobRow) -> PipelineJob:
     """The job's part of its pipeline, as it was when the run was submitted."""
-    return PipelineJob.model_validate_json(job.spec)
+    return PipelineJob.model_validate(_with_tuples(json.loads(job.spec)))
+
+
+def _with_tuples(value: Any) -> Any:
+    """The strict models of the contract know arrays as tuples, JSON as lists."""
+    if isinstance(value, list):
+        return tuple(_with_tuples(item) for item in value)
+    return {key: _with_tuples(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 async def end_ran(
