@@ -19,6 +19,7 @@ from agents.sandbox.orders import Order, Plan, make_order
 from agents.sandbox.rooms import Rooms, make_rooms, record_warden, remove_rooms
 from agents.sandbox.sandbox import WardenSandbox
 
+PROGRAM_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 EXECUTORS = ("bubblewrap", "process")
 
 
@@ -124,8 +125,8 @@ def _uid_of_slot(place: Place, is_root: bool) -> Callable[[int], int]:
 
 
 def _bubblewrap_plan(place: Place, is_root: bool) -> Callable[[JobSpec, Rooms], Plan]:
-    bwrap = _program("bwrap", "install bubblewrap")
-    setpriv = _program("setpriv", "install util-linux") if is_root else ""
+    bwrap = _program("bwrap", "bubblewrap")
+    setpriv = _program("setpriv", "util-linux") if is_root else ""
     filtered = None if place.may_nest else seccomp.own_program()
 
     def plan(spec: JobSpec, rooms: Rooms) -> Plan:
@@ -134,8 +135,13 @@ def _bubblewrap_plan(place: Place, is_root: bool) -> Callable[[JobSpec, Rooms], 
     return plan
 
 
-def _program(name: str, remedy: str) -> str:
-    found = shutil.which(name, path="/usr/local/bin:/usr/bin:/bin")
+def _program(name: str, package: str) -> str:
+    found = find_program(name)
     if found is None:
-        raise SandboxUnavailable(f"{name} is not installed: {remedy}")
+        raise SandboxUnavailable(f"{name} is not installed: install {package}")
     return found
+
+
+def find_program(name: str) -> str | None:
+    """Looks where the system's package manager puts programs: setpriv must lie at the same place inside the jail."""
+    return shutil.which(name, path=PROGRAM_PATH)

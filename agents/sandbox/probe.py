@@ -5,13 +5,12 @@ runs a job in the very sandbox that jobs will get.
 """
 
 import os
-import shutil
 from dataclasses import dataclass
 
 from agents.sandbox import cgroups, seccomp, tree
 from agents.sandbox.cgroups import Group
 from agents.sandbox.executor import End, JobSpec, Limits, SandboxError, Step
-from agents.sandbox.local import Place, open_executor
+from agents.sandbox.local import Place, find_program, open_executor
 from agents.sandbox.orphans import group_prefix
 
 TRIAL_SECONDS = 20.0
@@ -48,9 +47,9 @@ def _programs(executor: str) -> list[Finding]:
     wanted = {"bwrap": "bubblewrap", **({"setpriv": "util-linux"} if os.getuid() == 0 else {})}
     missing = "the bubblewrap executor cannot start a job"
     return [
-        Finding(program, shutil.which(program) is not None, missing, f"install {package}", is_fatal=True)
-        if shutil.which(program) is None
-        else Finding(program, is_ok=True)
+        Finding(program, is_ok=True)
+        if find_program(program)
+        else Finding(program, is_ok=False, missing=missing, remedy=f"install {package}", is_fatal=True)
         for program, package in wanted.items()
     ]
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 ARGS_FD = 10
 SECCOMP_FD = 11
+# Signals to a whole service or terminal are the worker's to act on: it may want to let its jobs finish.
+DEAF_TO = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 # Far above every descriptor given to the jail, so that putting one in place never closes another.
 PARKED_FD = 64
 LONGEST_POLL_SECONDS = 0.25
@@ -314,7 +316,7 @@ def _become_jail(order: "Order", group: Group, files: dict[int, int], parent: in
         group.enter()
         _set_limits(order, group)
         _put_in_place(files)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        for number in (*DEAF_TO, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         os.chdir(order["directory"])
         os.execve(order["command"][0], order["command"], order["environment"])  # noqa: S606 - that is its work
@@ -367,7 +369,7 @@ def main(control: int, log: int) -> None:
     woken, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in DEAF_TO:
         signal.signal(number, signal.SIG_IGN)
     tree.become_subreaper()
     Warden(control).serve(log, woken)
