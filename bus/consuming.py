@@ -68,7 +68,7 @@ class Subscription:
         self._stopped = asyncio.Event()
         self._is_running = False
         self._intake: Intake | None = None
-        self._read_to_end_at: datetime | None = None
+        self._read_to_end: Watched[datetime | None] = Watched(None)
         self._problem = Watched("not started")
 
     @property
@@ -79,9 +79,12 @@ class Subscription:
     @property
     def caught_up_at(self) -> datetime | None:
         """The latest time as of which the queue is known to have been read to its end; None before the first."""
-        if self._intake is not None and self._intake.read_to_end_at is not None:
-            self._read_to_end_at = self._intake.read_to_end_at
-        return self._read_to_end_at
+        return self._read_to_end.value
+
+    async def caught_up(self, since: datetime) -> datetime:
+        """Wait until the queue is known to have been read to its end as of a time not before `since`."""
+        at = await self._read_to_end.until(lambda at: at is not None and at >= since)
+        return at or since
 
     @property
     def has_stopped(self) -> bool:
@@ -90,6 +93,10 @@ class Subscription:
     async def consuming(self) -> None:
         """Wait until it consumes."""
         await self._problem.until(lambda problem: not problem)
+
+    async def problem_changed(self, known: str) -> str:
+        """Wait until the problem is another one, or none."""
+        return await self._problem.until(lambda problem: problem != known)
 
     async def stop(self) -> None:
         """Take nothing more, let the handler's current call finish, return when all is closed."""
@@ -123,7 +130,9 @@ class Subscription:
         return None if self._stopping.is_set() else self._links.value
 
     async def _consume_on(self, link: Link, back_off: BackOff) -> None:
-        async with open_intake(link, self.queue, self._clock, prefetch=self._taking.prefetch) as intake:
+        async with open_intake(
+            link, self.queue, self._clock, prefetch=self._taking.prefetch, read_to_end=self._read_to_end
+        ) as intake:
             self._intake = intake
             if self._stopping.is_set():
                 return
@@ -135,7 +144,6 @@ class Subscription:
                     prober.cancel()
             finally:
                 self._problem.set("between two connections")
-                self._read_to_end_at = self.caught_up_at
                 self._intake = None
         if intake.fault is not None:
             raise intake.fault

@@ -7,8 +7,8 @@ was not settled is then handed out again by RabbitMQ, to somebody.
 **Read to the end.** `look_for_the_end` asks the queue twice for one more message (`basic.get`, which needs no right
 but to read). Two empty answers say that everything that was in the queue at the time of the first question has been
 handed to this channel: the second answer travels behind what the first overtook. Once all of that is settled, the
-queue was read to its end as of that time: `read_to_end_at`. A passive declare would tell the same, but needs
-`configure` on some versions of RabbitMQ. Messages held by other readers of the same queue are not seen by this.
+queue was read to its end as of that time, and the owner's `read_to_end` says so. A passive declare would tell the
+same, but needs `configure` on some versions of RabbitMQ. What other readers of the same queue hold is not seen.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from pamqp.common import FieldTable
 
 from bus.delivery import Delivery, Fate, settle_up_to
 from bus.link import CALL_SECONDS, CLOSE_SECONDS, BusFault, Link, LinkLost, fault_of, within
+from bus.waiting import Watched
 from runtime.clock import Clock
 
 
@@ -53,7 +54,9 @@ class Tally:
 class Intake:
     """Deliveries of one queue, in the order of the channel. Made by `open_intake`."""
 
-    def __init__(self, link: Link, channel: RawChannel, queue: str, clock: Clock) -> None:
+    def __init__(
+        self, link: Link, channel: RawChannel, queue: str, clock: Clock, read_to_end: Watched[datetime | None]
+    ) -> None:
         self.queue = queue
         self._link = link
         self._channel = channel
@@ -66,7 +69,7 @@ class Intake:
         self._is_told_to_end = False
         self._tag = ""
         self._marks: deque[tuple[int, datetime]] = deque()
-        self.read_to_end_at: datetime | None = None
+        self._read_to_end = read_to_end
 
     @property
     def has_ended(self) -> bool:
@@ -178,7 +181,7 @@ class Intake:
 
     def _reach_marks(self) -> None:
         while self._marks and self._tally.is_settled_up_to(self._marks[0][0]):
-            self.read_to_end_at = self._marks.popleft()[1]
+            self._read_to_end.set(self._marks.popleft()[1])
 
 
 @contextlib.asynccontextmanager
@@ -189,12 +192,14 @@ async def open_intake(
     *,
     prefetch: int,
     arguments: FieldTable | None = None,
+    read_to_end: Watched[datetime | None] | None = None,
 ) -> AsyncIterator[Intake]:
     """Consume `queue` for the length of the block.
 
     Raises NameRefused when the queue is not there or not ours to read, LinkLost otherwise.
     """
-    intake = Intake(link, await link.consuming_channel(prefetch), queue, clock)
+    channel = await link.consuming_channel(prefetch)
+    intake = Intake(link, channel, queue, clock, read_to_end or Watched(None))
     try:
         with link.on_end(intake.wake):
             await intake.consume(arguments)

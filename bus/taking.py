@@ -143,6 +143,7 @@ class Taker:
         self._arrived: deque[tuple[_Lane | None, Delivery]] = deque()
         self._turn = 0
         self._wake = asyncio.Event()
+        self._is_idle = Watched(False)
         self._is_stopping = False
         self._is_running = False
         self._stopped = asyncio.Event()
@@ -157,6 +158,10 @@ class Taker:
         """Queues that cannot be read now, and why."""
         return {lane.queue: lane.problem for lane in self._lanes.values() if lane.problem}
 
+    async def idle(self) -> None:
+        """Wait until slots wait, all queues that can be read are empty, and RabbitMQ will wake us."""
+        await self._is_idle.until(bool)
+
     async def take(self) -> Delivery:
         """Wait for one delivery; the caller answers for it from then on.
 
@@ -165,6 +170,7 @@ class Taker:
         """
         slot: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
         self._slots.append(slot)
+        self._is_idle.set(False)
         self.wake()
         try:
             return await slot
@@ -221,6 +227,7 @@ class Taker:
     async def _serve_on(self, link: Link) -> None:
         while not link.has_ended and not self._is_stopping:
             self._wake.clear()
+            self._is_idle.set(False)
             await self._fit_lanes(link)
             await self._give_arrived()
             if self._slots:
@@ -229,6 +236,7 @@ class Taker:
                 await self._arm_all()
             else:
                 await self._disarm_all()
+            self._is_idle.set(bool(self._slots) and not self._wake.is_set())
             await self._sleep()
 
     async def _fit_lanes(self, link: Link) -> None:
@@ -290,6 +298,7 @@ class Taker:
 
     async def _leave(self) -> None:
         """The link is over, or we are: RabbitMQ hands out again what no slot has."""
+        self._is_idle.set(False)
         lanes, self._lanes = list(self._lanes.values()), {}
         for lane in lanes:
             await lane.disarm()
