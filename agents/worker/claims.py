@@ -13,7 +13,7 @@ So a crash at any point costs a redelivery, never a job and never a second run.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -60,7 +60,7 @@ class Claims:
         *,
         trust: Trust,
         origins: Origins,
-        lent: Callable[[], Lent],
+        lent: Callable[[Job], Awaitable[Lent]],
         is_draining: Callable[[], bool],
         refuser: Refuser,
         journal: Journal,
@@ -120,7 +120,8 @@ class Claims:
         if not isinstance(order.message, Job):
             return Refused(Reason.WRONG_KIND, "final", "only jobs are taken from this queue")
         tenant, origin = order.principal.tenant, self._origins.tenant_of(delivery.exchange)
-        verdict = admit(Asked(order.message, tenant, origin or ""), self._lent(), is_draining=self._is_draining())
+        lent = await self._lent(order.message)
+        verdict = admit(Asked(order.message, tenant, origin or ""), lent, is_draining=self._is_draining())
         if isinstance(verdict, Admitted) and await self._journal.count_unsettled(tenant) >= UNSETTLED_PER_TENANT:
             return refuse(Reason.QUEUE_FULL, f"{UNSETTLED_PER_TENANT} results of yours wait here to be settled")
         return verdict

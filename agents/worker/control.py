@@ -9,7 +9,6 @@ is settled.
 """
 
 from collections.abc import Awaitable, Callable
-from enum import Enum
 from typing import Any
 
 from agents.sandbox.causes import Cause
@@ -21,6 +20,7 @@ from agents.worker.origins import Origins
 from agents.worker.ports import Delivery
 from agents.worker.post import Post
 from agents.worker.voice import ClaimRef
+from bus.delivery import Fate
 from identity.trust import Seen, Trust, Verified
 from runtime.clock import Clock
 from runtime.logging import get_logger
@@ -28,13 +28,6 @@ from schemas.orders import Cancel, Grant, Order, Resend, Settled, StandDown
 from schemas.refusals import Reason, Refusal
 
 _log = get_logger(__name__)
-
-
-class Verdict(Enum):
-    """What becomes of the delivery; the wiring says it in the bus's words."""
-
-    SETTLED = "settled"
-    DEAD = "dead"
 
 
 class Control:
@@ -68,7 +61,7 @@ class Control:
             Settled: self._settle,
         }
 
-    async def handle(self, delivery: Delivery) -> Verdict:
+    async def handle(self, delivery: Delivery) -> Fate:
         """Decide one delivery. Raises WorldFault where the journal cannot: then it should come again."""
         order = await self._trust.order(delivery.body, audience=self._origins.audience)
         if isinstance(order, Refusal):
@@ -86,7 +79,7 @@ class Control:
             await self._effects[type(order.message)](order.message, order.digest)
             if not isinstance(order.message, Grant):  # a grant is remembered by the start that it gives
                 await self._journal.remember(mark)
-        return Verdict.SETTLED
+        return Fate.SETTLED
 
     async def _check(self, order: Verified[Order], delivery: Delivery) -> Refusal | None:
         message, tenant = order.message, order.principal.tenant
@@ -107,10 +100,10 @@ class Control:
         entry = await self._journal.find(claim)
         return None if entry is None else (entry.tenant, entry.attempt)
 
-    def _refuse(self, delivery: Delivery, refusal: Refusal) -> Verdict:
+    def _refuse(self, delivery: Delivery, refusal: Refusal) -> Fate:
         self._counts.refused.labels(refusal.reason.value).inc()
         _log.warning("order_refused", exchange=delivery.exchange, reason=refusal.reason, detail=refusal.detail)
-        return Verdict.DEAD
+        return Fate.DEAD
 
     # -- effects
 

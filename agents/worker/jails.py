@@ -5,7 +5,6 @@ needs beside it. What the job asked for was admitted before; nothing is refused 
 """
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 
 from agents.sandbox.executor import JobSpec, Limits, Mount, Step
 from schemas.orders import GrantSecrets, Job
@@ -19,22 +18,6 @@ class Toolchain:
     description: str
     mounts: tuple[Mount, ...]
     path: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        directory: Path,
-        *,
-        target: PurePosixPath,
-        mounts: tuple[Mount, ...],
-        entries: tuple[str, ...],
-        description: str,
-    ) -> "Toolchain":
-        """A toolchain at `directory`; `entries` are below it, or absolute."""
-        return cls(
-            name, description, (Mount(directory, target), *mounts), tuple(str(target / entry) for entry in entries)
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,6 +265,11 @@ class Journal:
         await self._file.write(transaction)
         self.outbox_filled.set()
 
+    async def count_unsent(self) -> int:
+        """How many messages wait in the outbox."""
+        query = "SELECT count(*) FROM outbox WHERE NOT given_up"
+        return int(await self._file.read(lambda db: db.execute(query).fetchone()[0]))
+
     async def prune(self, now: datetime) -> None:
         """Forget the marks of orders that have expired, and the messages that were given up and are out of date."""
 

@@ -44,6 +44,11 @@ class Logs:
         self._work: asyncio.Queue[tuple[str, Coroutine[Any, Any, None]]] = asyncio.Queue()
         self._tasks: dict[str, set[asyncio.Task[None]]] = {}
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether any log is on its way."""
+        return bool(self._tasks) or not self._work.empty()
+
     async def run(self) -> None:
         """Send until cancelled."""
         async with asyncio.TaskGroup() as group:

@@ -3,7 +3,7 @@
 `wiring` gives the real adapters, the tests give others; what is between them is the same. Nothing starts in here.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from identity.speech import Speaker
 from identity.trust import Trust
 from runtime.clock import Clock
 from runtime.outbox import Outbox
+from schemas.orders import Job
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Adapters:
     trust: Trust
     speaker: Speaker
     place: Workplace
-    lent: Callable[[], Lent]
+    lent: Callable[[Job], Awaitable[Lent]]
     is_draining: Callable[[], bool]
     clock: Clock
     patience: Patience = field(default_factory=Patience)
@@ -81,6 +82,10 @@ class Services:
     async def drain_outbox(self) -> None:
         """Publish what the outbox holds, until cancelled."""
         await self.outbox.run(self.post.publish_stored, self.journal.outbox_filled)
+
+    async def has_unsent(self) -> bool:
+        """Whether the bus has not yet taken everything that is to be said."""
+        return self.logs.is_busy or bool(await self.journal.count_unsent())
 
 
 def assemble(on: Adapters) -> Services:

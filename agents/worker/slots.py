@@ -15,6 +15,7 @@ from agents.worker.handle import Handles
 from agents.worker.life import Lives
 from agents.worker.ports import Delivery
 from runtime.clock import Clock
+from runtime.errors import OurFault
 from runtime.lifecycle import Stop, StopLevel
 from runtime.logging import get_logger
 
@@ -74,6 +75,8 @@ class Slots:
         while (delivery := await self._next()) is not None:
             try:
                 await self._serve_one(number, delivery)
+            except OurFault:
+                raise  # a person must act, and no further job would fare better
             except Exception:  # noqa: BLE001  # one job's surprise must not end the others' lives; it is told
                 _log.exception("slot_failed", slot=number)
                 await delivery.requeue()  # settled already, unless it failed before

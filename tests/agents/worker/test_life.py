@@ -9,9 +9,9 @@ import pytest
 from agents.sandbox.causes import Cause
 from agents.sandbox.executor import End, SandboxUnavailable
 from agents.worker.claims import Claimed
-from agents.worker.control import Verdict
 from agents.worker.journal import ClaimState
 from agents.worker.services import Services
+from bus.delivery import Fate
 from runtime.errors import WorldFault
 from runtime.outbox import Later, Sent
 from schemas import ids
@@ -39,7 +39,7 @@ async def _run(world: World, job: dict[str, Any] | None = None, **grant: Any) ->
     """Take a job, grant it, live it to its end; what it finished with."""
     async with world.running() as services:
         claimed, claim = await _claim(world, services, **(job or {}))
-        assert await services.control.handle(await world.dinah.grant(claim, **grant)) is Verdict.SETTLED
+        assert await services.control.handle(await world.dinah.grant(claim, **grant)) is Fate.SETTLED
         await services.lives.live(claimed, 0)
         return await world.bus.until(Finished)  # type: ignore[no-any-return]
 
@@ -143,7 +143,7 @@ async def test_a_replayed_grant_never_starts_a_second_run(world: World) -> None:
         await services.control.handle(grant)
         await services.lives.live(claimed, 0)
         await world.bus.until(Finished)
-        assert await services.control.handle(FakeDelivery(grant.body, grant.exchange)) is Verdict.SETTLED
+        assert await services.control.handle(FakeDelivery(grant.body, grant.exchange)) is Fate.SETTLED
         await services.lives.live(claimed, 0)  # even were the whole life told again
         assert len(await services.journal.claims()) == 1
     assert len(world.fake.sandboxes) == 1
@@ -155,7 +155,7 @@ async def test_a_grant_after_the_release_is_ignored(world: World) -> None:
         grant = await world.dinah.grant(claim)
         await services.control.handle(await world.dinah.stand_down(claim))
         await services.lives.live(claimed, 0)
-        assert await services.control.handle(grant) is Verdict.SETTLED
+        assert await services.control.handle(grant) is Fate.SETTLED
         assert services.handles.all() == ()
     assert world.fake.sandboxes == []
 
@@ -167,7 +167,7 @@ async def test_a_second_other_grant_is_an_alarm_and_the_first_one_stands(world: 
         await services.control.handle(await world.dinah.grant(claim, lease_seconds=60))
         assert services.counts.alarms._value.get() == 1
         await services.lives.live(claimed, 0)
-        assert await services.control.handle(await world.dinah.grant(claim, lease_seconds=61)) is Verdict.DEAD
+        assert await services.control.handle(await world.dinah.grant(claim, lease_seconds=61)) is Fate.DEAD
         assert services.counts.alarms._value.get() == 2
     assert len(world.fake.sandboxes) == 1
 

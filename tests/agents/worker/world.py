@@ -18,7 +18,6 @@ import msgpack
 from agents.sandbox.causes import Cause
 from agents.sandbox.executor import End, Executor, JobSpec, Outcome, Sandbox, StepResult, Use
 from agents.worker.admission import Lent
-from agents.worker.control import Verdict
 from agents.worker.jails import Jails
 from agents.worker.journal import Journal
 from agents.worker.log_stream import StreamLimits
@@ -27,6 +26,7 @@ from agents.worker.ports import StoreTab
 from agents.worker.post import Patience
 from agents.worker.services import Adapters, Services, assemble
 from agents.worker.work import Workplace
+from bus.delivery import Fate
 from bus.topology import ProviderNames
 from identity.account import Account
 from identity.keys import SigningKey
@@ -338,8 +338,11 @@ class World:
             await asyncio.gather(*background, return_exceptions=True)
             await journal.close()
 
-    async def control(self, services: Services, delivery: FakeDelivery) -> Verdict:
+    async def control(self, services: Services, delivery: FakeDelivery) -> Fate:
         return await services.control.handle(delivery)
+
+    async def _lent(self, _: Job) -> Lent:
+        return self.lent
 
     def _adapters(self, journal: Journal) -> Adapters:
         client = client_of(self.issuer)
@@ -356,7 +359,7 @@ class World:
             trust=Trust([self.issuer.profile()], client=client, clock=self.clock),
             speaker=Speaker([account], key=self.key, clock=self.clock),
             place=Workplace(self.executor, self.stores, self.directory / "scratch", jails.spec_of, jails.header_of),
-            lent=lambda: self.lent,
+            lent=self._lent,
             is_draining=lambda: self.is_draining,
             clock=self.clock,
             patience=self.patience,

@@ -1,0 +1,107 @@
+"""Slots live apart, and stop in three steps."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from agents.worker.services import Services
+from agents.worker.slots import Slots
+from runtime.lifecycle import Stop, StopLevel
+from schemas.ends import EndReason
+from schemas.refusals import Reason
+from schemas.reports import Claim, Finished, Heartbeat, Released
+from tests.agents.worker.world import FakeDelivery, Script, World
+
+
+class Work:
+    """Deliveries for whichever slot is free."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[FakeDelivery] = asyncio.Queue()
+
+    async def take(self) -> FakeDelivery:
+        return await self.queue.get()
+
+
+@asynccontextmanager
+async def _slots(
+    world: World, services: Services, work: Work, count: int = 2
+) -> AsyncIterator[tuple[Slots, Stop, asyncio.Task[None]]]:
+    stop = Stop()
+    slots = Slots(
+        count, take=work.take, claims=services.claims, lives=services.lives, handles=services.handles, stop=stop,
+        clock=world.clock,
+    )  # fmt: skip
+    task = asyncio.create_task(slots.run())
+    try:
+        async with asyncio.timeout(10):
+            yield slots, stop, task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _start_a_job(world: World, services: Services, work: Work) -> Claim:
+    count = len(world.bus.of(Claim)) + 1
+    await work.queue.put(await world.dinah.offer())
+    claim: Claim = await world.bus.until(Claim, count)
+    await services.control.handle(await world.dinah.grant(claim))
+    await world.bus.until_true(lambda: any(beat.claim == claim.claim for beat in world.bus.of(Heartbeat)))
+    return claim
+
+
+async def test_one_slot_works_while_the_other_waits_for_its_grant(world: World) -> None:
+    work = Work()
+    async with world.running() as services, _slots(world, services, work) as (slots, _, _):
+        await work.queue.put(await world.dinah.offer())
+        await world.bus.until(Claim)
+        await _start_a_job(world, services, work)
+        await world.bus.until(Finished)
+        assert sum(slot.attempt is not None for slot in slots.states) >= 1
+
+
+async def test_draining_finishes_what_runs_and_takes_nothing_more(world: World) -> None:
+    world.fake.script = Script(lasts=True)
+    work = Work()
+    async with world.running() as services, _slots(world, services, work, count=1) as (_, stop, running):
+        claim = await _start_a_job(world, services, work)
+        stop.press()
+        late = await world.dinah.offer()
+        await work.queue.put(late)
+        assert not running.done()
+        await services.control.handle(await world.dinah.cancel(claim))
+        await running
+    assert late.fate is None
+    assert world.bus.of(Finished)[0].reason is EndReason.CANCELLED
+
+
+async def test_handing_back_releases_what_waits_and_ends_what_runs(world: World) -> None:
+    world.fake.script = Script(lasts=True)
+    work = Work()
+    async with world.running() as services, _slots(world, services, work) as (_, stop, running):
+        await _start_a_job(world, services, work)
+        await work.queue.put(await world.dinah.offer())
+        await world.bus.until(Claim, 2)
+        stop.rise_to(StopLevel.HAND_BACK)
+        await running
+        assert (await world.bus.until(Finished)).reason is EndReason.WORKER_SHUTDOWN
+        assert (await world.bus.until(Released)).reason is Reason.DRAINING
+
+
+async def test_an_idle_worker_stops_at_once(world: World) -> None:
+    async with world.running() as services, _slots(world, services, Work()) as (_, stop, running):
+        stop.press()
+        await running
+
+
+async def test_a_surprise_in_one_job_leaves_the_slot_alive(world: World) -> None:
+    world.fake.script = Script(fault=RuntimeError("a surprise"))
+    work = Work()
+    async with world.running() as services, _slots(world, services, work, count=1):
+        await work.queue.put(await world.dinah.offer())
+        claim = await world.bus.until(Claim)
+        await services.control.handle(await world.dinah.grant(claim))
+        assert (await world.bus.until(Finished)).reason is EndReason.SANDBOX_FAILED
+        world.fake.script = Script()
+        await _start_a_job(world, services, work)
+        assert (await world.bus.until(Finished, 2)).reason is EndReason.SUCCEEDED
