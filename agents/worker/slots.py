@@ -96,6 +96,8 @@ class Slots:
 
     async def _next(self) -> Delivery | None:
         """The next delivery, or None when it is time to stop."""
+        if self._stop.level >= StopLevel.DRAIN:
+            return None
         taking = asyncio.ensure_future(self._take())
         draining = asyncio.ensure_future(self._stop.draining())
         try:
