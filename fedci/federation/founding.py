@@ -5,6 +5,7 @@ that are enrolled at the desks, then the controllers. Every API token goes strai
 who is to hold it. Settings are the very text that `init` writes, with the owner's lines added.
 """
 
+import json
 import os
 import shutil
 import sys
@@ -15,9 +16,13 @@ from pathlib import Path
 
 from agents.desk import setup as desk_setup
 from agents.ledger import setup as ledger_setup
+from agents.store import setup as store_setup
+from agents.worker import setup as worker_setup
 from bus.access import AdminAccess
 from fedci.commands import desk as desk_command
 from fedci.commands import ledger as ledger_command
+from fedci.commands import store as store_command
+from fedci.commands import worker as worker_command
 from fedci.federation.cast import CURRENCY, CUSTOMERS, ISSUERS, PROVIDERS, Customer, Provider
 from fedci.federation.places import Places
 from identity.keys import b64url
@@ -83,16 +88,11 @@ async def found_provider(
 ) -> None:
     """A provider's desk, ledger, and worker or store, enrolled at the desk."""
     root_key = await _found_desk(places, provider, tokens, access)
-    ledger_key = await _found_ledger(places, provider, root_key)
-    await _enrol(places, provider, "ledger", "ledger", ledger_key)
+    await _enrol(places, provider, "ledger", "ledger", await _found_ledger(places, provider, root_key))
     if provider.lends == "worker":
-        from fedci.federation.founding_agents import found_worker
-
-        key = await found_worker(places, provider, tokens, toolchain)
+        key = _found_worker(places, provider, tokens, root_key, toolchain)
     else:
-        from fedci.federation.founding_agents import found_store
-
-        key = await found_store(places, provider, root_key)
+        key = _found_store(places, provider, root_key)
     await _enrol(places, provider, provider.agent, provider.lends, key)
 
 
@@ -135,6 +135,40 @@ async def _found_ledger(places: Places, provider: Provider, root_key: str) -> by
     return await ledger_setup.init(places.of("ledgers", provider.person), text)
 
 
+def _found_worker(places: Places, provider: Provider, tokens: ApiTokens, root_key: str, toolchain: Path) -> bytes:
+    directory, account = places.of("workers", provider.person), f"{provider.person}-{provider.agent}"
+    directory.mkdir(parents=True, mode=0o700)
+    text = worker_command.SETTINGS.format(
+        provider=provider.name,
+        name=provider.agent,
+        pool=provider.pool,
+        labels=json.dumps(provider.labels),
+        slots=provider.slots,
+        desk_url=places.url("desks", provider.person),
+        root_key=root_key,
+        executor="bubblewrap",
+    )
+    text += "".join(issuer_table(places, issuer) for issuer in ISSUERS)
+    text += "".join(account_table(places, issuer, account) for issuer in ISSUERS)
+    text += "".join(_store_table(places, other) for other in PROVIDERS if other.lends == "store")
+    text += _toolchain_table(toolchain)
+    for issuer in ISSUERS:
+        hold_token(directory, issuer, tokens.of[issuer, account])
+    return worker_setup.init(directory, text)
+
+
+def _found_store(places: Places, provider: Provider, root_key: str) -> bytes:
+    text = store_command.SETTINGS.format(
+        provider=provider.name,
+        name=provider.agent,
+        desk_url=places.url("desks", provider.person),
+        root_key=root_key,
+        listen=places.listen("stores", provider.person),
+    )
+    text += "".join(issuer_table(places, issuer) for issuer in ISSUERS)
+    return store_setup.init(places.of("stores", provider.person), text)
+
+
 async def _enrol(places: Places, provider: Provider, name: str, role: AgentRole, key: bytes) -> None:
     accounts = tuple(
         AgentAccount(iss=places.url("issuers", issuer), sub=f"{provider.person}-{name}")
@@ -172,11 +206,27 @@ def _rate_table(provider: Provider) -> Iterable[str]:
         yield "\n".join(["", "[[rates]]", *lines, ""])
 
 
-def python_toolchain() -> tuple[Path, tuple[Path, ...]]:
-    """This interpreter's environment as a toolchain: the directory to offer, and what it stands on elsewhere."""
-    environment, base = Path(sys.prefix), Path(os.path.realpath(sys.base_prefix))
-    outside = () if base.is_relative_to("/usr") or base == environment else (base,)
-    return environment, outside
+def _store_table(places: Places, provider: Provider) -> str:
+    lines = [f'name = "{provider.name}"', f'url = "{places.url("stores", provider.person)}"']
+    return "\n".join(["", "[[stores]]", *lines, ""])
+
+
+def _toolchain_table(environment: Path) -> str:
+    """A virtual environment as the toolchain `python`: at its own place, because its scripts name that place."""
+    lines = [
+        'name = "python"',
+        f'description = "CPython {sys.version_info.major}.{sys.version_info.minor} with the locked libraries"',
+        f"path = {json.dumps(str(environment))}",
+        f"target = {json.dumps(str(environment))}",
+        f"mounts = {json.dumps([str(path) for path in _interpreter_outside(environment)])}",
+    ]
+    return "\n".join(["", "[[toolchains]]", *lines, ""])
+
+
+def _interpreter_outside(environment: Path) -> list[Path]:
+    """Where the environment's interpreter lies, unless every sandbox shows that anyway."""
+    base = Path(os.path.realpath(environment / "bin" / "python")).parents[1]
+    return [] if base.is_relative_to("/usr") or base.is_relative_to(environment) else [base]
 
 
 def clear(directory: Path) -> None:
