@@ -23,7 +23,7 @@ from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from aiormq.abc import AbstractConnection as RawConnection
 from aiormq.channel import Channel as RawChannel
-from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity
+from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity, InvalidFrameError
 
 from bus.waiting import Watched
 from runtime.addresses import is_loopback
@@ -34,6 +34,8 @@ HEARTBEAT_SECONDS = 10
 CONNECT_SECONDS = 15.0
 CALL_SECONDS = 10.0
 CLOSE_SECONDS = 3.0
+HIDDEN_REFUSAL = "refused after the login: too many connections of this user, or no such vhost"
+"""The library drops the reason that RabbitMQ gives at this point; these are the two it has."""
 
 T = TypeVar("T")
 
@@ -90,6 +92,8 @@ def describe(error: BaseException | None) -> str:
     """What the bus or the library said, on one line and bounded: a stranger's bus writes it."""
     if error is None or (isinstance(error, asyncio.CancelledError) and not error.args):
         return "closed"
+    if isinstance(error, InvalidFrameError) and "Connection.Close" in str(error):
+        return HIDDEN_REFUSAL
     text = " ".join(str(part) for part in error.args) if isinstance(error, ChannelClosed | OSError) else str(error)
     return " ".join(text.split())[:300] or type(error).__name__
 

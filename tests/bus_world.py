@@ -148,7 +148,7 @@ SMALL = BusLimits(job_messages=5, log_bytes=2000, stream_bytes=10_000_000, strea
 
 
 @contextlib.asynccontextmanager
-async def bus_for_tests(access: AdminAccess, vhost: str) -> AsyncIterator[Bus]:
+async def bus_for_tests(access: AdminAccess, vhost: str, *, keeps_users: bool = False) -> AsyncIterator[Bus]:
     async with open_client() as client:
         provisioner = Provisioner(access, vhost, client)
         await provisioner.ensure_vhost()
@@ -159,7 +159,7 @@ async def bus_for_tests(access: AdminAccess, vhost: str) -> AsyncIterator[Bus]:
             yield Bus(access, vhost, provisioner, admin)
         finally:
             await admin.close()
-            for user in await provisioner.list_session_users(f"{PROVIDER}:"):
+            for user in [] if keeps_users else await provisioner.list_session_users(f"{PROVIDER}:"):
                 await provisioner.remove_user(user)
 
 
