@@ -19,9 +19,9 @@ from pathlib import Path, PurePosixPath
 
 from agents.sandbox import rooms as places
 from agents.sandbox.executor import JobSpec, Mount
+from agents.sandbox.jail import ARGS_FD, SECCOMP_FD
 from agents.sandbox.orders import Plan
 from agents.sandbox.rooms import Rooms
-from agents.sandbox.warden import ARGS_FD, SECCOMP_FD
 
 UNPRIVILEGED_UID = 1000
 SYSTEM_DIRECTORIES = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")

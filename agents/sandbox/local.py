@@ -82,13 +82,20 @@ class LocalExecutor:
         sandbox = WardenSandbox(spec, rooms, order, clean_up)
         await sandbox.start_warden()
         try:
-            record_warden(rooms.directory, sandbox.warden_pid)
+            _record(rooms, sandbox.warden_pid)
             yield sandbox
         finally:
             await to_the_end(sandbox.close())
 
     async def reap(self) -> tuple[str, ...]:
         return await asyncio.to_thread(orphans.reap, self._place.state, self._groups)
+
+
+def _record(rooms: Rooms, warden: int) -> None:
+    try:
+        record_warden(rooms.directory, warden)
+    except OSError as error:
+        raise SandboxUnavailable(f"the warden of {rooms.directory.name} did not stay: {error}") from error
 
 
 async def to_the_end(work: Awaitable[None]) -> None:

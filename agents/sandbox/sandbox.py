@@ -10,6 +10,8 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +27,19 @@ CHUNK_BYTES = 64 * 1024
 END_SECONDS = 30.0
 # The packages' parent: with -I and -S the warden finds the standard library and, after it, this.
 HOME = str(Path(__file__).resolve().parents[2])
-BOOT = """import sys
+# It leaves by _exit: with nothing open and nothing buffered, the interpreter's tidying up would only cost time.
+BOOT = """import os, sys
 sys.path.append(sys.argv[1])
 from agents.sandbox.warden import main
-main(int(sys.argv[2]), int(sys.argv[3]))"""
+main(int(sys.argv[2]), int(sys.argv[3]))
+os._exit(0)"""
 
 WHY = {
     Cause.CANCELLED: "cancelled",
     Cause.SHUTDOWN: "the worker is shutting down",
     Cause.WALL_TIMEOUT: "its wall time is over",
     Cause.LEASE_LOST: "the worker's lease ran out",
+    Cause.WORKER_GONE: "its worker is gone",
     Cause.WARDEN_LOST: "its warden died",
     Cause.LOG_FLOOD: "its log is over its limit",
     Cause.OUT_OF_MEMORY: "it used more memory than its limit",
@@ -107,21 +112,27 @@ class WardenSandbox:
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        log_out, log_in = os.pipe2(os.O_CLOEXEC)
-        with theirs, os.fdopen(log_in, "wb"):
-            self._warden = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", "-c", BOOT, HOME, str(theirs.fileno()), str(log_in), self._spec.job_id),
-                pass_fds=(theirs.fileno(), log_in),
-                stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True,
-                cwd="/",
-                env={},
-            )
-        await loop.create_connection(lambda: self._wire, sock=ours)
         self._log = asyncio.StreamReader(limit=CHUNK_BYTES)
-        self._log_pipe, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(self._log), os.fdopen(log_out, "rb", buffering=0)
+        with ExitStack() as unless_connected:  # with these closed, a warden that did start leaves again
+            ours, theirs = socket.socketpair()
+            unless_connected.callback(ours.close)
+            log_out, log_in = _pipe()
+            unless_connected.callback(log_out.close)
+            with theirs, log_in:
+                self._warden = await self._spawn(theirs.fileno(), log_in.fileno())
+            await loop.create_connection(lambda: self._wire, sock=ours)
+            self._log_pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(self._log), log_out)
+            unless_connected.pop_all()
+
+    async def _spawn(self, control: int, log: int) -> asyncio.subprocess.Process:
+        arguments = (HOME, str(control), str(log), self._spec.job_id)  # the last is for people who read `ps`
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", "-c", BOOT, *arguments),
+            pass_fds=(control, log),
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+            env={},
         )
 
     async def run(self, lease_until: float) -> AsyncIterator[bytes]:
@@ -186,6 +197,11 @@ class WardenSandbox:
         except TimeoutError:
             self._warden.kill()
             await self._warden.wait()
+
+
+def _pipe() -> tuple[FileIO, FileIO]:
+    out, into = os.pipe2(os.O_CLOEXEC)
+    return FileIO(out, "rb"), FileIO(into, "wb")
 
 
 def outcome_of(report: dict[str, Any], steps: tuple[StepResult, ...], step_count: int) -> Outcome:

@@ -190,7 +190,7 @@ async def test_memory_over_its_limit_ends_the_job(executor: LocalExecutor) -> No
 @needs_cgroups
 async def test_memory_of_many_processes_counts_together(executor: LocalExecutor) -> None:
     limits = dataclasses.replace(LIMITS, memory_bytes=64 * MIB)
-    some = "head -c 400000000 /dev/zero | tail -c 30000000 | tail -c 30000000 | tail -c 30000000 | wc -c"
+    some = "hold() { x=$(head -c 30000000 /dev/zero | tr '\\0' x); sleep 1000; }; hold & hold & hold & wait"
     _, outcome = await run_job(executor, spec(some, limits=limits))
     assert outcome.cause is Cause.OUT_OF_MEMORY
 
