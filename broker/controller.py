@@ -22,6 +22,7 @@ from broker.projects import Projects
 from broker.providers import Providers
 from broker.reading import Reader
 from broker.receipts import Receipts
+from broker.run_following import RunFollower
 from broker.runs import Runs
 from broker.sessions import ProviderParts, ProviderSession, Sessions
 from broker.settlement import Settlement
@@ -110,6 +111,7 @@ class Controller:
         self.projects = Projects(vault=parts.vault, **common)
         self.sessions = Sessions(self.book, self._session)
         self.providers.on_added = self.sessions.start
+        self.run_follower = RunFollower(database=parts.database, bells=self.bells)
         self._granting = Granting(
             voice=parts.voice, vault=parts.vault, lease_seconds=parts.lease_seconds, clock=parts.clock
         )
