@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from enum import Enum
 
@@ -60,9 +61,10 @@ class Proxy:
 
 
 @contextlib.asynccontextmanager
-async def proxy_to(host: str, port: int) -> AsyncIterator[Proxy]:
+async def proxy_to(host: str, port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Proxy]:
+    """A proxy to a plain TCP service; with `tls` it speaks TLS to who comes."""
     proxy = Proxy(host, port)
-    proxy._server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0)
+    proxy._server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0, ssl=tls)
     async with proxy._server:
         try:
             yield proxy
