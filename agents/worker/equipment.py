@@ -80,15 +80,33 @@ def _toolchain(settings: ToolchainSettings) -> Toolchain:
     return toolchain
 
 
+class HttpClients:
+    """HTTP clients for each set of trusted CAs, closed with `stack`. They are shared, because every one of them holds
+    some megabytes of certificates, and a worker should be small.
+    """
+
+    def __init__(self, directory: Path, stack: AsyncExitStack) -> None:
+        self._directory = directory
+        self._stack = stack
+        self._by_ca: dict[Path | None, httpx.AsyncClient] = {}
+
+    async def trusting(self, ca_file: Path | None) -> httpx.AsyncClient:
+        """The client that trusts the CAs in this file of the data directory, or the public ones."""
+        if ca_file not in self._by_ca:
+            path = self._directory / ca_file if ca_file else None
+            self._by_ca[ca_file] = await self._stack.enter_async_context(open_client(path))
+        return self._by_ca[ca_file]
+
+
 async def open_stores(
-    directory: Path, settings: WorkerSettings, key: SigningKey, clock: Clock, stack: AsyncExitStack
+    settings: WorkerSettings, key: SigningKey, clock: Clock, clients: HttpClients
 ) -> ConfiguredStores:
-    """The stores; their HTTP clients live as long as `stack`."""
-    clients: dict[str, StoreClient] = {}
-    for store in settings.stores:
-        http = await stack.enter_async_context(open_client(directory / store.ca_file if store.ca_file else None))
-        clients[store.name] = StoreClient(store.url, http, key.private, clock)
-    return ConfiguredStores(clients)
+    return ConfiguredStores(
+        {
+            store.name: StoreClient(store.url, await clients.trusting(store.ca_file), key.private, clock)
+            for store in settings.stores
+        }
+    )
 
 
 def open_accounts(

@@ -14,7 +14,7 @@ from typing import Any
 
 from prometheus_client import start_http_server
 
-from agents.worker.equipment import make_jails, open_accounts, open_sandbox, open_stores
+from agents.worker.equipment import HttpClients, make_jails, open_accounts, open_sandbox, open_stores
 from agents.worker.journal import Journal
 from agents.worker.labels import this_machine
 from agents.worker.lending import Lending
@@ -34,7 +34,6 @@ from identity.speech import Speaker
 from identity.trust import Trust
 from runtime.clock import SystemClock
 from runtime.errors import FedciError, OurFault
-from runtime.http_client import open_client
 from runtime.lifecycle import Stop, StopLevel, announce_ready
 from runtime.logging import get_logger
 from runtime.settings import load
@@ -100,13 +99,13 @@ async def _opened(directory: Path) -> AsyncIterator[_House]:
     executor, findings = await open_sandbox(directory, settings)
     jails = make_jails(settings, findings)
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(open_client())
-        desk_ca = directory / settings.desk_ca_file if settings.desk_ca_file else None
-        desk = DeskClient(settings.desk_url, await stack.enter_async_context(open_client(desk_ca)))
+        clients = HttpClients(directory, stack)
+        http = await clients.trusting(None)
+        desk = DeskClient(settings.desk_url, await clients.trusting(settings.desk_ca_file))
         own_card = OwnCard(settings.provider, public_from_b64url(settings.root_key), desk, clock)
         lending = Lending(settings, this_machine(), own_card)
         speaker = Speaker(open_accounts(directory, settings, key, http, clock), key=key, clock=clock)
-        stores = await open_stores(directory, settings, key, clock, stack)
+        stores = await open_stores(settings, key, clock, clients)
         journal = await Journal.open(directory / JOURNAL)
         stack.push_async_callback(journal.close)
         yield _House(
