@@ -15,7 +15,6 @@ from schemas.life import (
     JobState,
 )
 
-
 State = TypeVar("State", AttemptState, JobState)
 
 
