@@ -18,6 +18,7 @@ from agents.desk import setup as desk_setup
 from agents.ledger import setup as ledger_setup
 from agents.store import setup as store_setup
 from agents.worker import setup as worker_setup
+from broker import setup as controller_setup
 from bus.access import AdminAccess
 from fedci.commands import desk as desk_command
 from fedci.commands import ledger as ledger_command
@@ -179,10 +180,14 @@ async def _enrol(places: Places, provider: Provider, name: str, role: AgentRole,
 
 
 async def found_controller(places: Places, customer: Customer, tokens: ApiTokens) -> None:
-    """A customer's controller: trusts her own issuer and nobody else's."""
-    from fedci.federation.founding_agents import found_controller as found_it
-
-    await found_it(places, customer, tokens)
+    """A customer's controller: it trusts her own issuer and nobody else's."""
+    await controller_setup.init(
+        places.of("controllers", customer.person),
+        issuer=places.url("issuers", customer.issuer),
+        account=customer.person,
+        issuer_token=tokens.of[customer.issuer, customer.person],
+        listen=places.listen("controllers", customer.person),
+    )
 
 
 def issuer_table(places: Places, issuer: str, *lines: str) -> str:
