@@ -5,6 +5,7 @@ have changed), at most once in a few seconds: an agent enrolled a minute ago mus
 of invented names must not become a flood of requests. The card in hand never goes back to an older serial.
 """
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -38,6 +39,7 @@ class OwnCard:
         self._clock = clock
         self._card: Card | None = None
         self._asked_at: datetime | None = None
+        self._reading = asyncio.Lock()
 
     @property
     def agents(self) -> Mapping[str, Agent]:
@@ -52,12 +54,16 @@ class OwnCard:
     async def renew(self) -> None:
         """Read the card again, unless that was just done. A desk that is away leaves the card in hand.
 
-        Raises OurFault where the desk's card is not signed by the pinned root: a person must look at that.
+        Who calls while it is being read waits for the same answer. Raises OurFault where the desk's card is not signed
+        by the pinned root: a person must look at that.
         """
-        now = self._clock.now()
-        if self._asked_at is not None and now - self._asked_at < PAUSE:
-            return
-        self._asked_at = now
+        async with self._reading:
+            now = self._clock.now()
+            if self._asked_at is None or now - self._asked_at >= PAUSE:
+                self._asked_at = now
+                await self._renew()
+
+    async def _renew(self) -> None:
         try:
             card = await self._read()
         except (WorldFault, PeerFault) as error:
