@@ -5,8 +5,11 @@ controller says is read from its outbox, as the bus would get it; what a worker 
 bus would hand it out. Time moves only when a test says so.
 """
 
+import atexit
 import io
+import shutil
 import tarfile
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -80,13 +83,13 @@ class FakeProvider:
         self.desk = Worker(self, "desk", role="desk")
         self.pool_changes: dict[str, Any] = {}
         self.card_changes: dict[str, Any] = {}
+        self.rate_card = self._rate_card()
 
     def hire(self, name: str) -> "Worker":
         self.workers[name] = Worker(self, name)
         return self.workers[name]
 
-    @property
-    def rate_card(self) -> bytes:
+    def _rate_card(self) -> bytes:
         now = self.clock.now()
         card = RateCard(
             provider=self.name,
@@ -394,7 +397,8 @@ async def open_world(
     issuer = _issuers.setdefault(directory, FakeIssuer("http://127.0.0.1:7", clock))
     issuer.accounts["dinah"] = API_TOKEN
     key = _keys.setdefault(directory, SigningKey.generate())
-    await upgrade(directory / "controller.sqlite", "broker.migrations")
+    if not (directory / "controller.sqlite").exists():
+        shutil.copyfile(await _migrated(), directory / "controller.sqlite")
     database = Database.open(directory / "controller.sqlite")
     if not (directory / "vault.key").exists():
         vault.make_key(directory / "vault.key")
@@ -421,5 +425,16 @@ async def open_world(
         await database.close()
 
 
+async def _migrated() -> Path:
+    """An empty database of today's tables, made once for all tests of this process."""
+    if not _template:
+        directory = Path(tempfile.mkdtemp(prefix="fedci-broker-"))
+        atexit.register(shutil.rmtree, directory)
+        await upgrade(directory / "controller.sqlite", "broker.migrations")
+        _template.append(directory / "controller.sqlite")
+    return _template[0]
+
+
+_template: list[Path] = []
 _issuers: dict[Path, FakeIssuer] = {}
 _keys: dict[Path, SigningKey] = {}
