@@ -1,4 +1,4 @@
-"""A provider's own card: read once for all who ask at once, believed under the pinned root alone, never an older one."""
+"""A provider's own card: read once for all who ask at once, believed under the pinned root, never an older one."""
 
 import asyncio
 from datetime import timedelta
