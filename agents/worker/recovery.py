@@ -10,6 +10,8 @@
 Runs before anything is taken from the bus, and needs neither bus nor issuer: reports carry no token.
 """
 
+from datetime import datetime, timedelta
+
 from agents.sandbox.causes import Cause
 from agents.sandbox.executor import Executor
 from agents.worker.claims import Claims
@@ -18,6 +20,7 @@ from agents.worker.farewell import Farewell, LogEnd
 from agents.worker.journal import ClaimEntry, ClaimState, Journal
 from agents.worker.logs import Logs
 from agents.worker.metering import measure
+from agents.worker.post import KEEP_DAYS
 from agents.worker.voice import ClaimRef
 from agents.worker.work import Done
 from runtime.logging import get_logger
@@ -40,6 +43,16 @@ async def recover(*, executor: Executor, claims: Claims, farewell: Farewell, jou
     known = frozenset(entry.claim for entry in await journal.claims())
     for claim in logs.orphans(known):
         await logs.forget(claim)
+
+
+async def forget_the_old(journal: Journal, logs: Logs, now: datetime) -> None:
+    """Give up what no controller has settled for `KEEP_DAYS`: its messages have expired too, and the disk is finite."""
+    for entry in await journal.claims((ClaimState.OVER,)):
+        if entry.over_at is not None and now - entry.over_at > timedelta(days=KEEP_DAYS):
+            await logs.forget(entry.claim)
+            await journal.forget(entry.claim)
+            _log.warning("unsettled_claim_forgotten", attempt=entry.attempt, claim=entry.claim, tenant=entry.tenant)
+    await journal.prune(now)
 
 
 async def _report_interrupted(entry: ClaimEntry, farewell: Farewell, logs: Logs) -> None:

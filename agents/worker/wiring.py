@@ -19,6 +19,7 @@ from agents.worker.journal import Journal
 from agents.worker.labels import this_machine
 from agents.worker.lending import Lending
 from agents.worker.metering import Meterer
+from agents.worker.recovery import forget_the_old
 from agents.worker.services import Adapters, Services, assemble
 from agents.worker.settings import FILE, WorkerSettings
 from agents.worker.slots import Slots
@@ -176,7 +177,7 @@ def _background(house: _House, worker: _Worker, stop: Stop) -> list[Coroutine[An
         tenancy.follow(),
         tenancy.tell_when_up(services.outbox.retry_now),
         _every(STATUS_SECONDS, lambda: asyncio.to_thread(status.renew)),
-        _every(PRUNE_SECONDS, lambda: house.journal.prune(house.clock.now())),
+        _every(PRUNE_SECONDS, lambda: forget_the_old(house.journal, services.logs, house.clock.now())),
     ]
 
 

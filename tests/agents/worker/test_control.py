@@ -1,18 +1,22 @@
 """Orders about claims count for their own tenant's claims, once, and never for what is not here."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from agents.worker.claims import Claimed
 from agents.worker.journal import ClaimState
+from agents.worker.post import KEEP_DAYS
+from agents.worker.recovery import forget_the_old
 from agents.worker.services import Services
 from bus.delivery import Fate
 from schemas import ids
 from schemas.refusals import Reason
 from schemas.reports import Claim, Finished, Heartbeat, Log
 from tests.agents.worker.world import NAMES, FakeDelivery, Script, World
+from tests.clocks import START
 
 
 async def _claim(world: World, services: Services, **job: Any) -> tuple[Claimed, Claim]:
@@ -148,3 +152,13 @@ async def test_what_was_not_settled_is_sent_after_a_restart(world: World) -> Non
         assert (await world.bus.until(Finished)) == finished
         await world.bus.until_true(lambda: len(world.bus.log()) == finished.log_bytes)
     assert ids.sha256_hex(world.bus.log()) == finished.log_sha256
+
+
+async def test_what_nobody_settles_is_forgotten_in_the_end(world: World) -> None:
+    async with world.running() as services:
+        await _finish(world, services)
+        await forget_the_old(services.journal, services.logs, START + timedelta(days=KEEP_DAYS - 1))
+        assert len(await services.journal.claims()) == 1
+        await forget_the_old(services.journal, services.logs, START + timedelta(days=KEEP_DAYS + 1))
+        assert await services.journal.claims() == []
+    assert list((world.directory / "spool").iterdir()) == []
