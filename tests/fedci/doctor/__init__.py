@@ -1,0 +1,1 @@
+"""What `fedci doctor` says of a machine and of roles' directories."""
