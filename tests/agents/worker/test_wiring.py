@@ -90,12 +90,11 @@ def test_a_toolchain_whose_place_no_sandbox_can_give_stops_the_start(tmp_path: P
 
 
 def test_a_job_gets_the_toolchains_that_it_names_and_no_others(tmp_path: Path) -> None:
-    beside = tmp_path / "interpreter"
-    beside.mkdir()
+    beside = "/lib"  # a directory on every machine, in every jail, and none that a sandbox keeps for itself
     more = f'[[toolchains]]\nname = "python"\npath = "{tmp_path}"\nmounts = ["{beside}"]\n'
     jails = make_jails(_load(tmp_path, more + f'[[toolchains]]\nname = "rust"\npath = "{tmp_path}"\n'), ())
     spec = jails.spec_of(make_job(toolchains=("python",)), GrantSecrets(), 1)
-    assert [str(mount.target) for mount in spec.mounts] == ["/toolchains/python", str(beside)]
+    assert [str(mount.target) for mount in spec.mounts] == ["/toolchains/python", beside]
     assert (spec.path, spec.slot) == (("/toolchains/python/bin",), 1)
 
 
