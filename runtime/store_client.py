@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from runtime.clock import Clock
 from runtime.errors import PeerFault, WorldFault
@@ -35,13 +35,13 @@ from schemas.ids import sha256_hex
 from schemas.refusals import Reason, Refusal
 from schemas.sessions import RefusalBody
 from schemas.store_api import NamedBlob, StoreRequest, TabClosed, TabOpened, UploadState
-from schemas.wire import Part
+from schemas.wire import Part, WorkspacePath
 
 CALL_SECONDS = 30.0
 MAX_ANSWER_BYTES = 64 * limits.KIB
 _STORE_FULL_STATUS = 507
+_PATH = TypeAdapter[str](WorkspacePath)
 _PartT = TypeVar("_PartT", bound=Part)
-_Body = Callable[[], AsyncIterator[bytes]]
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,10 @@ class Tab:
         """Publish a stored blob under `write_prefix` + `path`, at once and for good."""
         if self.write_prefix is None:
             return Refusal(Reason.OUTSIDE_TICKET, "this tab's ticket has no prefix to write under")
+        try:
+            _PATH.validate_python(path)
+        except ValidationError as error:
+            return Refusal(Reason.INVALID_REQUEST, error.errors(include_url=False, include_input=False)[0]["msg"])
         where = store_api.name_path(self.id, self.write_prefix + path)
         body = NamedBlob(digest=digest, size_bytes=size_bytes).model_dump_json().encode("utf-8")
         answer = await self._call("PUT", where, NamedBlob, digest=digest, body=body)

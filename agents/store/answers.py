@@ -3,7 +3,7 @@
 A refusal is JSON with its reason; the words of a person's next step are in `detail`.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -51,16 +51,17 @@ def answering(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         except (WorldFault, OSError) as error:
             return failed(request, error)
         if isinstance(result, Refusal):
-            return refused(result)
+            # The rest of a refused body is not read; without this its sender would wait for a long time.
+            return refused(result, {"connection": "close"} if request.method == "PUT" else None)
         status = 201 if request.method in ("POST", "PUT") else 200
         return JSONResponse(result.model_dump(mode="json"), status, headers=NO_STORE)
 
     return answer
 
 
-def refused(refusal: Refusal) -> Response:
+def refused(refusal: Refusal, headers: Mapping[str, str] | None = None) -> Response:
     body = RefusalBody.of(refusal).model_dump(mode="json")
-    return JSONResponse(body, _STATUS.get(refusal.reason, _FORBIDDEN), headers=NO_STORE)
+    return JSONResponse(body, _STATUS.get(refusal.reason, _FORBIDDEN), headers={**NO_STORE, **(headers or {})})
 
 
 def failed(request: Request, error: Exception) -> Response:

@@ -11,9 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from agents.store.answers import answering, asked
+from agents.store.answers import answering, asked, refused
 from agents.store.downloads import Downloads
 from agents.store.naming import Naming
 from agents.store.sending import BlobEndpoint
@@ -114,7 +115,15 @@ class StoreApp:
 
 
 def build_app(store: StoreApp, other_routes: list[BaseRoute]) -> Starlette:
-    return Starlette(routes=[*store.routes(), *other_routes])
+    return Starlette(routes=[*store.routes(), *other_routes], exception_handlers={404: _no_route, 405: _no_method})
+
+
+async def _no_route(_request: Request, _error: Exception) -> Response:
+    return refused(Refusal(Reason.NOT_FOUND, "there is nothing at this address; see schemas.store_api"))
+
+
+async def _no_method(_request: Request, _error: Exception) -> Response:
+    return refused(Refusal(Reason.INVALID_REQUEST, "this address does not take that method"))
 
 
 async def _bounded(request: Request, max_bytes: int) -> bytes | Refusal:
