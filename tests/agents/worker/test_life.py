@@ -48,7 +48,6 @@ async def test_a_granted_job_runs_and_everything_is_told(world: World) -> None:
     finished = await _run(world)
     assert finished.reason is EndReason.SUCCEEDED
     assert [step.name for step in finished.steps] == ["make"]
-    assert world.bus.of(Heartbeat)
     assert [said.exchange for said in world.bus.published if isinstance(said.message, Finished)] == [
         NAMES.replies(world.dinah.tenant)
     ]

@@ -41,11 +41,18 @@ async def _slots(
         await asyncio.wait([task])
 
 
-async def _start_a_job(world: World, services: Services, work: Work) -> Claim:
+async def _grant_a_job(world: World, services: Services, work: Work) -> Claim:
     count = len(world.bus.of(Claim)) + 1
     await work.queue.put(await world.dinah.offer())
     claim: Claim = await world.bus.until(Claim, count)
     await services.control.handle(await world.dinah.grant(claim))
+    return claim
+
+
+async def _start_a_long_job(world: World, services: Services, work: Work) -> Claim:
+    """A job that runs until it is told to end, and is known to run."""
+    world.fake.script = Script(lasts=True)
+    claim = await _grant_a_job(world, services, work)
     await world.bus.until_true(lambda: any(beat.claim == claim.claim for beat in world.bus.of(Heartbeat)))
     return claim
 
@@ -55,16 +62,15 @@ async def test_one_slot_works_while_the_other_waits_for_its_grant(world: World) 
     async with world.running() as services, _slots(world, services, work) as (slots, _, _):
         await work.queue.put(await world.dinah.offer())
         await world.bus.until(Claim)
-        await _start_a_job(world, services, work)
+        await _grant_a_job(world, services, work)
         await world.bus.until(Finished)
         assert sum(slot.attempt is not None for slot in slots.states) >= 1
 
 
 async def test_draining_finishes_what_runs_and_takes_nothing_more(world: World) -> None:
-    world.fake.script = Script(lasts=True)
     work = Work()
     async with world.running() as services, _slots(world, services, work, count=1) as (_, stop, running):
-        claim = await _start_a_job(world, services, work)
+        claim = await _start_a_long_job(world, services, work)
         stop.press()
         late = await world.dinah.offer()
         await work.queue.put(late)
@@ -76,10 +82,9 @@ async def test_draining_finishes_what_runs_and_takes_nothing_more(world: World) 
 
 
 async def test_handing_back_releases_what_waits_and_ends_what_runs(world: World) -> None:
-    world.fake.script = Script(lasts=True)
     work = Work()
     async with world.running() as services, _slots(world, services, work) as (_, stop, running):
-        await _start_a_job(world, services, work)
+        await _start_a_long_job(world, services, work)
         await work.queue.put(await world.dinah.offer())
         await world.bus.until(Claim, 2)
         stop.rise_to(StopLevel.HAND_BACK)
@@ -103,5 +108,5 @@ async def test_a_surprise_in_one_job_leaves_the_slot_alive(world: World) -> None
         await services.control.handle(await world.dinah.grant(claim))
         assert (await world.bus.until(Finished)).reason is EndReason.SANDBOX_FAILED
         world.fake.script = Script()
-        await _start_a_job(world, services, work)
+        await _grant_a_job(world, services, work)
         assert (await world.bus.until(Finished, 2)).reason is EndReason.SUCCEEDED

@@ -3,14 +3,15 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from typer.testing import CliRunner
 
+from agents.sandbox.executor import Mount
 from agents.worker import setup
 from agents.worker.equipment import make_jails
-from agents.worker.jails import Jails
+from agents.worker.jails import Jails, Toolchain
 from agents.worker.journal import Journal
 from agents.worker.labels import Machine
 from agents.worker.lending import slot_size
@@ -89,13 +90,23 @@ def test_a_toolchain_whose_place_no_sandbox_can_give_stops_the_start(tmp_path: P
         make_jails(settings, ())
 
 
-def test_a_job_gets_the_toolchains_that_it_names_and_no_others(tmp_path: Path) -> None:
-    beside = "/lib"  # a directory on every machine, in every jail, and none that a sandbox keeps for itself
-    more = f'[[toolchains]]\nname = "python"\npath = "{tmp_path}"\nmounts = ["{beside}"]\n'
-    jails = make_jails(_load(tmp_path, more + f'[[toolchains]]\nname = "rust"\npath = "{tmp_path}"\n'), ())
+def test_a_job_gets_the_toolchains_that_it_names_and_no_others() -> None:
+    python, base = Mount(Path("/srv/python"), PurePosixPath("/toolchains/python")), PurePosixPath("/opt/base")
+    toolchains = (
+        Toolchain("python", "", (python, Mount(Path("/opt/base"), base)), ("/toolchains/python/bin",)),
+        Toolchain("rust", "", (Mount(Path("/srv/rust"), PurePosixPath("/toolchains/rust")),), ("/toolchains/rust",)),
+    )
+    jails = Jails("alice.example", "w7", "process", toolchains, (), 1.0)
     spec = jails.spec_of(make_job(toolchains=("python",)), GrantSecrets(), 1)
-    assert [str(mount.target) for mount in spec.mounts] == ["/toolchains/python", beside]
+    assert [str(mount.target) for mount in spec.mounts] == ["/toolchains/python", "/opt/base"]
     assert (spec.path, spec.slot) == (("/toolchains/python/bin",), 1)
+
+
+def test_a_toolchain_is_seen_below_its_own_name_unless_told_otherwise(tmp_path: Path) -> None:
+    more = f'[[toolchains]]\nname = "python"\npath = "{tmp_path}"\npath_entries = ["bin", "sbin"]\n'
+    (toolchain,) = make_jails(_load(tmp_path, more), ()).toolchains
+    assert [str(mount.target) for mount in toolchain.mounts] == ["/toolchains/python"]
+    assert toolchain.path == ("/toolchains/python/bin", "/toolchains/python/sbin")
 
 
 def test_the_log_says_what_is_not_enforced() -> None:
