@@ -1,10 +1,10 @@
-"""The controller's own dealings with stores: its tab, uploads of snapshots, downloads of artifacts (DESIGN §10).
+"""The controller's own dealings with stores: uploads of snapshots, downloads of artifacts (DESIGN §10).
 
-A tab is opened by a ticket that the controller signs for its own key, and used until shortly before its end. The
-store's address stands in its provider's card, which the pinned root signed.
+Each goes through a tab of its own, opened by a ticket that the controller signs for its own key and closed at once, so
+that the store's account of it is complete. The store's address stands in its provider's card, which the pinned root
+signed.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -16,20 +16,21 @@ from broker.book import Book
 from broker.voice import Voice
 from identity.keys import SigningKey
 from runtime.clock import Clock
+from runtime.errors import PeerFault, WorldFault
+from runtime.logging import get_logger
 from runtime.store_client import BlobStream, StoreClient, Tab
-from schemas import limits
 from schemas.ids import store_audience
 from schemas.refusals import Reason, Refusal
 from schemas.statements import StoreOffer
 from schemas.tickets import StoreTicket
 
+_log = get_logger(__name__)
 _TAB_LIVES = timedelta(hours=1)
-_TAB_MARGIN = timedelta(minutes=5)
 OpenClient = Callable[[StoreOffer], httpx.AsyncClient]
 
 
 class Stores:
-    """The stores that this controller uses, each with one tab at a time."""
+    """The stores that this controller uses."""
 
     def __init__(self, *, book: Book, voice: Voice, key: SigningKey, open_client: OpenClient, clock: Clock) -> None:
         self._book = book
@@ -37,43 +38,40 @@ class Stores:
         self._key = key
         self._open_client = open_client
         self._clock = clock
-        self._tabs: dict[str, Tab] = {}
         self._clients: dict[StoreOffer, httpx.AsyncClient] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
 
     async def put_blob(self, provider: str, path: Path, digest: str) -> Refusal | None:
         """Bring a file into the store; raises WorldFault when the store stays away."""
-        tab = await self._tab(provider)
-        if isinstance(tab, Refusal):
-            return tab
         size_bytes = path.stat().st_size
-        return await tab.put_file(path, digest, size_bytes)
+        async with self._tab(provider, write_bytes=size_bytes) as tab:
+            return tab if isinstance(tab, Refusal) else await tab.put_file(path, digest, size_bytes)
 
     @asynccontextmanager
     async def stream(self, provider: str, digest: str) -> AsyncIterator[BlobStream | Refusal]:
         """Open an artifact for reading; its bytes are checked on the way, a wrong end is a PeerFault."""
-        tab = await self._tab(provider)
-        if isinstance(tab, Refusal):
-            yield tab
-            return
-        async with tab.stream(digest) as blob:
-            yield blob
+        async with self._tab(provider) as tab:
+            if isinstance(tab, Refusal):
+                yield tab
+                return
+            async with tab.stream(digest) as blob:
+                yield blob
 
     async def close(self) -> None:
         for client in self._clients.values():
             await client.aclose()
 
-    async def _tab(self, provider: str) -> Tab | Refusal:
-        async with self._locks.setdefault(provider, asyncio.Lock()):
-            tab = self._tabs.get(provider)
-            if tab is None or tab.ends_at - _TAB_MARGIN <= self._clock.now():
-                opened = await self._open(provider)
-                if isinstance(opened, Refusal):
-                    return opened
-                self._tabs[provider] = tab = opened
-            return tab
+    @asynccontextmanager
+    async def _tab(self, provider: str, write_bytes: int = 0) -> AsyncIterator[Tab | Refusal]:
+        tab = await self._open(provider, write_bytes)
+        yield tab
+        if isinstance(tab, Tab):
+            try:
+                await tab.close()
+            except (WorldFault, PeerFault) as error:
+                # It ends by itself; only the bill comes later.
+                _log.info("tab_not_closed", store=provider, reason=str(error))
 
-    async def _open(self, provider: str) -> Tab | Refusal:
+    async def _open(self, provider: str, write_bytes: int) -> Tab | Refusal:
         known = self._book.store_of(provider)
         if known is None or known.card.store is None:
             return Refusal(Reason.NOT_FOUND, f"no provider {provider} with a store is known here")
@@ -86,8 +84,8 @@ class Stores:
             holder_key=self._key.public,
             attempt=None,
             reads_all=True,
-            write_prefix="sources/",
-            write_bytes=4 * limits.SNAPSHOT_BYTES,
+            write_prefix="sources/" if write_bytes else None,
+            write_bytes=write_bytes,
             tab_ends_at=self._clock.now() + _TAB_LIVES,
         )
         return await StoreClient(offer.url, self._clients[offer], self._key.private, self._clock).open_tab(ticket)
