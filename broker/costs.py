@@ -20,10 +20,11 @@ from schemas.statements import RateCard
 
 def read_rate_cards(rows: Iterable[RateCardRow]) -> dict[str, RateCard]:
     """Rate cards by digest; each was verified when it came."""
-    return {row.digest: _read(row) for row in rows}
+    return {row.digest: read_rate_card(row) for row in rows}
 
 
-def _read(row: RateCardRow) -> RateCard:
+def read_rate_card(row: RateCardRow) -> RateCard:
+    """The rate card of a row; raises OurFault when the database was damaged."""
     opened = frame.split(row.raw)
     card = opened if isinstance(opened, Refusal) else RateCard.from_payload(opened.payload)
     if isinstance(card, Refusal):

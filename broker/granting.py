@@ -12,9 +12,12 @@ from typing import Any
 import msgpack
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from broker.costs import read_rate_card
+from broker.decisions.budget import Reservation, reserve
 from broker.order_building import JobFacts, gather_facts
 from broker.store import attempts as attempt_store
 from broker.store import projects as project_store
+from broker.store import providers as provider_store
 from broker.store import runs as run_store
 from broker.vault import Vault
 from broker.voice import Signed, Voice
@@ -38,6 +41,8 @@ class GrantFacts:
 
     job: JobFacts
     boxes: dict[str, bytes]
+    reservation: Reservation | None
+    """What the job may cost by time; None while the rate card that the order cites is not at hand."""
 
 
 async def gather_grant(session: AsyncSession, attempt_id: str) -> GrantFacts:
@@ -47,7 +52,10 @@ async def gather_grant(session: AsyncSession, attempt_id: str) -> GrantFacts:
         raise OurFault(f"the attempt {attempt_id} is gone")
     job = await run_store.job_by_id(session, attempt.job_id)
     facts = (await gather_facts(session, job.run_id, [job]))[0]
-    return GrantFacts(facts, await project_store.secret_boxes(session, facts.project, facts.spec.secrets))
+    boxes = await project_store.secret_boxes(session, facts.project, facts.spec.secrets)
+    card = await provider_store.rate_card(session, attempt.rate_card)
+    reservation = None if card is None else reserve(read_rate_card(card), facts.spec.timeout)
+    return GrantFacts(facts, boxes, reservation)
 
 
 class Granting:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from broker.applying import Applied, apply_refused, apply_report, apply_stray, apply_usage, raise_equivocation
 from broker.bells import Bells
+from broker.decisions.budget import Reservation
 from broker.decisions.claims import ClaimedAttempt, GrantIt, StandDownIt, decide_claim
 from broker.follow_ups import FollowUps
 from broker.granting import GrantFacts, Granting, gather_grant
@@ -46,6 +47,7 @@ class Prepared:
     decision: Decision
     signed: Signed | None
     trouble: str | None = None
+    reservation: Reservation | None = None
 
 
 class _Outdated(Exception):
@@ -167,7 +169,7 @@ class Intake:
             return Prepared(decision, None, str(error))
         if isinstance(decision, GrantIt):
             granted[claim.attempt] = claim.claim
-        return Prepared(decision, signed)
+        return Prepared(decision, signed, reservation=facts.reservation if facts else None)
 
     async def _sign(self, item: ClaimCame, decision: Decision, facts: GrantFacts | None) -> Signed:
         if facts is not None:
@@ -251,6 +253,7 @@ class Intake:
         attempt.why = prepared.trouble
         if is_granted:
             attempt.granted_at = now
+            attempt.reserved = None if prepared.reservation is None else str(prepared.reservation)
             values = {"started_at": job.started_at or now, "waiting_for": []}
             await run_store.move_job(session, job, JobState.RUNNING, now, **values)
             applied.heard.add(item.claim.claim)

@@ -138,6 +138,7 @@ def _attempt(row: AttemptRow, claim: ClaimRow | None) -> AttemptView:
         granted_at=row.granted_at,
         ended_at=row.ended_at,
         seconds=_seconds(row.granted_at, row.ended_at),
+        reserved=row.reserved,
         log=_log(claim) if claim else None,
     )
 

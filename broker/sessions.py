@@ -13,7 +13,7 @@ from datetime import datetime
 
 from broker.bells import Bells
 from broker.book import Book, KnownProvider
-from broker.decisions.leases import Hearing
+from broker.decisions.leases import Hearing, Line, hear
 from broker.intake import Intake
 from broker.log_intake import LogIntake
 from broker.voice import Voice
@@ -31,6 +31,7 @@ _log = get_logger(__name__)
 _REPLIES_AT_ONCE = 100
 _LOGS_AT_ONCE = 64
 _HEARING_SECONDS = 2.0
+_INSTANTS = 4
 _RESTART_SECONDS = 10.0
 Take = Callable[[Sequence[bytes]], Awaitable[None]]
 
@@ -65,7 +66,8 @@ class ProviderSession:
         self._bells = bells
         self._on_up = on_up
         self._clock = clock
-        self._heard_since: tuple[datetime, float] | None = None
+        self._heard = Hearing()
+        self._instants: dict[datetime, float] = {}
         names = ProviderNames(known.name)
         self._replies = names.replies(voice.tenant)
         self.bus = BusSession(self._credentials, name=f"controller {voice.tenant}", clock=clock)
@@ -87,17 +89,19 @@ class ProviderSession:
         return dict(Counter(self._parts.replies.counts.refused) + Counter(self._parts.logs.refused))
 
     def hearing(self) -> Hearing:
-        """Since when we hear this provider without a break, and up to when all was read (both by boot time)."""
+        """Since when we hear this provider without a break, and up to when all was read."""
         status, caught_up_at = self.bus.status, self.bus.caught_up_at(self._replies)
-        if not status.is_up or caught_up_at is None or caught_up_at < status.since:
-            return Hearing()
-        read_to = self._boottime_of(caught_up_at)
-        if self._heard_since is None or self._heard_since[0] != status.since:
-            self._heard_since = (status.since, read_to)
-        return Hearing(self._heard_since[1], read_to)
+        up_since = self._boottime_of(status.since) if status.is_up else None
+        read_to = self._boottime_of(caught_up_at) if caught_up_at is not None else None
+        self._heard = hear(Line(up_since, read_to), self._heard)
+        return self._heard
 
     def _boottime_of(self, at: datetime) -> float:
-        return self._clock.boottime() - (self._clock.now() - at).total_seconds()
+        """An instant of the wall clock on the one that does not jump, as the two stood when it was first seen."""
+        if at not in self._instants:
+            self._instants = dict(list(self._instants.items())[-_INSTANTS:])
+            self._instants[at] = self._clock.boottime() - max(0.0, (self._clock.now() - at).total_seconds())
+        return self._instants[at]
 
     async def _credentials(self, known_revision: int | None) -> SessionGranted | Refusal:
         del known_revision  # a controller's facts never change by themselves

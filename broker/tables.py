@@ -196,6 +196,7 @@ class AttemptRow(Base):
     expires_at: Mapped[datetime]
     sent_at: Mapped[datetime | None]
     granted_at: Mapped[datetime | None]
+    reserved: Mapped[str | None]
     ended_at: Mapped[datetime | None]
     end_reason: Mapped[EndReason | None]
     why: Mapped[str | None]

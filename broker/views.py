@@ -100,6 +100,8 @@ class AttemptView(View):
     granted_at: datetime | None
     ended_at: datetime | None
     seconds: float | None
+    reserved: str | None
+    """What it may cost at most by time: amount and currency, as of its grant."""
     log: LogView | None
 
 

@@ -79,6 +79,11 @@ def install(app: FastAPI) -> None:
         _log.warning("request_met_fault", reason=str(error))
         return JSONResponse({"reason": "world-fault", "detail": str(error)}, status_code=503)
 
+    @app.exception_handler(OSError)
+    async def _disk(_: Request, error: OSError) -> JSONResponse:
+        _log.error("request_met_disk", reason=str(error))
+        return JSONResponse({"reason": "world-fault", "detail": f"the disk refused: {error.strerror}"}, status_code=507)
+
     @app.exception_handler(PeerFault)
     async def _peer(_: Request, error: PeerFault) -> JSONResponse:
         _log.warning("request_met_fault", reason=str(error))

@@ -31,6 +31,22 @@ class Hearing:
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """A session as it is now: since when it is up (None: down), and up to when its replies were read to the end."""
+
+    up_since: float | None
+    caught_up_at: float | None
+
+
+def hear(line: Line, before: Hearing) -> Hearing:
+    """How well we hear, given how well we heard `before`: whoever was deaf in between begins to listen anew."""
+    if line.up_since is None or line.caught_up_at is None or line.caught_up_at < line.up_since:
+        return Hearing()
+    is_unbroken = before.since is not None and before.since >= line.up_since
+    return Hearing(before.since if is_unbroken else line.caught_up_at, line.caught_up_at)
+
+
+@dataclass(frozen=True, slots=True)
 class Listening:
     """One running claim: its lease, and when we last heard of it (None: not since we started)."""
 

@@ -189,6 +189,7 @@ def upgrade() -> None:
         sa.Column("expires_at", Instant, nullable=False),
         sa.Column("sent_at", Instant, nullable=True),
         sa.Column("granted_at", Instant, nullable=True),
+        sa.Column("reserved", sa.Text(), nullable=True),
         sa.Column("ended_at", Instant, nullable=True),
         sa.Column("end_reason", sa.String(40), nullable=True),
         sa.Column("why", sa.Text(), nullable=True),
