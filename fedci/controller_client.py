@@ -159,6 +159,10 @@ class ControllerClient:
     async def usage(self, provider: str) -> UsageOfProvider:
         return await self._get(UsageOfProvider, f"/usage/{_part(provider)}")
 
+    async def usage_envelopes(self, provider: str) -> bytes:
+        """Every usage event of a provider as it was received, one envelope after the other."""
+        return (await self._call("GET", f"/usage/{_part(provider)}/envelopes")).body
+
     # -- Runs
 
     async def submit(

@@ -1,9 +1,10 @@
 """What must hold at the end of the demo, as sentences; pure."""
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations, product
 
 from fedci.federation.cast import CUSTOMERS, PROVIDERS
-from fedci.federation.report import Expectation, InvoiceReport, Report, RunReport
+from fedci.federation.report import Expectation, InvoiceReport, JobReport, Report, RunReport
 
 HARDWARE_OWNERS = frozenset(provider.name for provider in PROVIDERS if provider.lends == "worker")
 
@@ -23,6 +24,14 @@ def _runs(runs: Sequence[RunReport]) -> Iterator[Expectation]:
         yield Expectation(f"{name}'s jobs ran at both hardware owners", owners == HARDWARE_OWNERS)
         complete = bool(jobs) and all(job.log_sha256 for job in jobs)
         yield Expectation(f"every log of {name}'s came whole, with the digest its worker signed", complete)
+    together = {job.provider for job, other in _pairs(runs) if job.provider == other.provider and job.overlaps(other)}
+    yield Expectation("both customers' jobs ran at the same owner at the same time", bool(together & HARDWARE_OWNERS))
+
+
+def _pairs(runs: Sequence[RunReport]) -> Iterator[tuple[JobReport, JobReport]]:
+    """Every job of one customer beside every job of another."""
+    for first, second in combinations(runs, 2):
+        yield from product(first.jobs, second.jobs)
 
 
 def _artifacts(report: Report) -> Iterator[Expectation]:

@@ -25,7 +25,7 @@ from fedci.commands import ledger as ledger_command
 from fedci.commands import store as store_command
 from fedci.commands import worker as worker_command
 from fedci.federation.cast import CURRENCY, CUSTOMERS, ISSUERS, PROVIDERS, Customer, Provider
-from fedci.federation.places import Places
+from fedci.federation.places import Places, remember
 from identity.keys import b64url
 from identity.server import administration, wiring
 from identity.server.administration import Operator
@@ -46,11 +46,16 @@ class ApiTokens:
 
 
 async def found(places: Places, access: AdminAccess, toolchain: Path) -> None:
-    """Found the federation; `toolchain` is the directory that hardware owners offer as `python`.
+    """Found a whole federation; `toolchain` is the directory that hardware owners offer as `python`.
 
     Raises OurFault where a part of it is there already.
     """
-    tokens = await found_issuers(places)
+    await found_members(places, await found_issuers(places), access, toolchain)
+    remember(places)
+
+
+async def found_members(places: Places, tokens: ApiTokens, access: AdminAccess, toolchain: Path) -> None:
+    """Everybody but the issuers."""
     for provider in PROVIDERS:
         await found_provider(places, provider, tokens, access, toolchain)
     for customer in CUSTOMERS:

@@ -22,6 +22,14 @@ class JobReport:
     log_bytes: int
     log_sha256: str | None
     why: str = ""
+    started_at: str | None = None
+    ended_at: str | None = None
+
+    def overlaps(self, other: "JobReport") -> bool:
+        """Whether both ran at one moment; instants are ISO 8601 in UTC."""
+        if not (self.started_at and self.ended_at and other.started_at and other.ended_at):
+            return False
+        return self.started_at < other.ended_at and other.started_at < self.ended_at
 
 
 @dataclass(frozen=True, slots=True)
