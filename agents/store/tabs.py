@@ -35,6 +35,7 @@ from schemas.store_api import TabClosed, TabOpened
 from schemas.tickets import StoreTicket, Ticket
 
 TABS_AT_ONCE = 50
+LAST_TRANSFER_SECONDS = 2.0
 _log = get_logger(__name__)
 
 
@@ -131,6 +132,8 @@ class Tabs:
             row = await the_tab(session, tab.id)
             if row.closed_at is None:
                 row.closed_at = min(self._clock.now(), row.ends_at)
+        # What was received whole may not be counted yet.
+        await self._transfers.idle(tab.id, LAST_TRANSFER_SECONDS)
         await self.settle(tab.id)
         async with self._database.read() as session:
             row = await the_tab(session, tab.id)

@@ -17,6 +17,7 @@ class Transfers:
 
     def __init__(self) -> None:
         self._by_tab: Counter[str] = Counter()
+        self._ended = asyncio.Event()
 
     @contextmanager
     def through(self, tab: str) -> Iterator[None]:
@@ -27,9 +28,20 @@ class Transfers:
             self._by_tab[tab] -= 1
             if not self._by_tab[tab]:
                 del self._by_tab[tab]
+            self._ended.set()
+            self._ended = asyncio.Event()
 
     def is_busy(self, tab: str) -> bool:
         return tab in self._by_tab
+
+    async def idle(self, tab: str, seconds: float) -> None:
+        """Wait until nothing moves through a tab, at most so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self.is_busy(tab):
+                    await self._ended.wait()
+        except TimeoutError:
+            return
 
     def __len__(self) -> int:
         return self._by_tab.total()

@@ -13,8 +13,7 @@ from runtime.migrations import check, upgrade
 from runtime.store_client import Tab
 from schemas import store_api
 from schemas.refusals import Reason, Refusal
-from tests.agents.store.world import World, digest_of, reason
-from tests.clocks import ManualClock
+from tests.agents.store.world import NewWorld, World, digest_of, reason
 
 
 async def refused(tab: Tab, data: bytes) -> Reason:
@@ -28,21 +27,21 @@ async def test_the_first_migration_makes_the_tables(tmp_path: Path) -> None:
     await check(tmp_path / "fresh.sqlite", setup.MIGRATIONS, Base.metadata)
 
 
-async def test_a_tenant_fills_its_own_quota_only(tmp_path: Path, clock: ManualClock) -> None:
-    async with World(tmp_path / "store", clock, "keep_free_bytes = 0\nquota_bytes = 10").running() as world:
+async def test_a_tenant_fills_its_own_quota_only(new_world: NewWorld) -> None:
+    async with new_world("keep_free_bytes = 0\nquota_bytes = 10").running() as world:
         await world.put(await world.tab(), b"12345678")
         assert await refused(await world.tab(), b"abc") is Reason.QUOTA_EXCEEDED
         await world.put(await world.tab(), b"ab")
         await world.put(await world.tab(world.eliza), b"12345678")
 
 
-async def test_a_blob_has_a_largest_size(tmp_path: Path, clock: ManualClock) -> None:
-    async with World(tmp_path / "store", clock, "keep_free_bytes = 0\nblob_bytes = 10").running() as world:
+async def test_a_blob_has_a_largest_size(new_world: NewWorld) -> None:
+    async with new_world("keep_free_bytes = 0\nblob_bytes = 10").running() as world:
         assert await refused(await world.tab(), b"12345678901") is Reason.TOO_LARGE
 
 
-async def test_space_that_the_owner_keeps_is_not_given_away(tmp_path: Path, clock: ManualClock) -> None:
-    async with World(tmp_path / "store", clock, f"keep_free_bytes = {2**52}").running() as world:
+async def test_space_that_the_owner_keeps_is_not_given_away(new_world: NewWorld) -> None:
+    async with new_world(f"keep_free_bytes = {2**52}").running() as world:
         answer = await (await world.tab()).put_bytes(b"data")
         assert isinstance(answer, Refusal)
         assert (answer.reason, "its owner must free some space" in answer.detail) == (Reason.STORE_FULL, True)

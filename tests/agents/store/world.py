@@ -1,7 +1,7 @@
 """A store on a loopback port with real files and a real database, its customers, and the clock they share."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,17 +11,20 @@ from typing import Any
 
 import httpx
 from sqlalchemy import select
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agents.store import setup, wiring
+from agents.store.settings import FILE, StoreSettings
 from agents.store.setup import Opened
 from agents.store.tables import OutboxRow
 from agents.store.wiring import Services
 from identity.keys import SigningKey, b64url
 from identity.own_card import OwnCard
 from identity.trust import Trust, verify_statement
+from runtime.database import Database
 from runtime.errors import WorldFault
-from runtime.http_client import open_client
 from runtime.outbox_table import OutboxTable
+from runtime.settings import load
 from runtime.store_client import Patience, StoreClient, Tab
 from schemas import frame, store_api
 from schemas.ids import new_attempt_id, new_message_id, sha256_hex, store_audience, tenant_id
@@ -31,7 +34,6 @@ from schemas.store_api import StoreRequest
 from schemas.tickets import SessionTicket, StoreTicket
 from tests.clocks import ManualClock
 from tests.issuers import FakeIssuer, client_of
-from tests.runtime.serving import served
 
 PROVIDER = "bettina.example"
 RATE_CARD = "c" * 64
@@ -123,13 +125,40 @@ class Desk:
         raise AssertionError(f"nobody asks for {digest}")
 
 
+class Front:
+    """A server whose application may be another one for each request."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.app: ASGIApp | None = None
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self.app is not None
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await self.app(scope, receive, send)
+
+    async def finish(self) -> None:
+        """Wait for all requests, as a server does that stops: some work goes on after the answer."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=10)
+
+
 class World:
     """Everything around one store; `restart` is a new process on the same directory."""
 
-    def __init__(self, directory: Path, clock: ManualClock, more_settings: str = "keep_free_bytes = 0") -> None:
+    def __init__(
+        self, directory: Path, clock: ManualClock, http: httpx.AsyncClient, front: Front, more_settings: str
+    ) -> None:
         root = SigningKey.generate()
         self.directory = directory
         self.clock = clock
+        self.http = http
+        self.front = front
+        self.url = front.url
         self.desk = Desk(root, clock)
         self.issuers = (FakeIssuer("https://fatima.example", clock), FakeIssuer("https://georgina.example", clock))
         self.dinah = Customer(self.issuers[0], "dinah", SigningKey.generate(), clock)
@@ -139,10 +168,8 @@ class World:
         profiles = "".join(f'[[issuers]]\nurl = "{issuer.url}"\n' for issuer in self.issuers)
         settings = SETTINGS.format(provider=PROVIDER, root_key=b64url(root.public), more=more_settings)
         self.store_key = setup.init(directory, settings + profiles)
-        self.http: httpx.AsyncClient
         self.store: Opened
         self.services: Services
-        self.url: str
 
     # -- the store
 
@@ -150,14 +177,24 @@ class World:
     async def running(self) -> AsyncIterator["World"]:
         """Serve the store from its directory, as after every start."""
         async with AsyncExitStack() as stack:
-            self.http = await stack.enter_async_context(open_client())
-            self.store = await stack.enter_async_context(setup.opened(self.directory))
+            self.store = await stack.enter_async_context(self._opened())
             trust = Trust(self.store.settings.issuers, client=client_of(*self.issuers), clock=self.clock)
             card = OwnCard(PROVIDER, self._root.public, self.desk, self.clock)
             outbox = OutboxTable(self.store.database, OutboxRow, self.clock, asyncio.Event())
             self.services = wiring.build(self.store, trust, card, self._is_tenant, outbox, self.clock)
-            self.url = await stack.enter_async_context(served(self.services.app))
+            self.front.app = self.services.app
+            stack.push_async_callback(self.front.finish)
             yield self
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Opened]:
+        """As `setup.opened`, for a database that is up to date: migrating costs more than most tests."""
+        settings = load(self.directory / FILE, StoreSettings)
+        database = Database.open(self.directory / setup.DATABASE)
+        try:
+            yield Opened(self.directory, settings, SigningKey.load(self.directory / settings.key_file), database)
+        finally:
+            await database.close()
 
     async def _is_tenant(self, tenant: str) -> bool | None:
         return None if self.tenants is None else tenant in self.tenants
@@ -232,6 +269,9 @@ class World:
         stated = verify_statement(body, Usage, key=self.store_key)
         assert not isinstance(stated, Refusal), stated
         return stated.message
+
+
+NewWorld = Callable[..., World]
 
 
 def reason(response: httpx.Response) -> str:
