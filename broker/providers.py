@@ -8,7 +8,6 @@ or two contents for one serial is an alarm: the provider gets no new work until 
 import asyncio
 import base64
 import binascii
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from broker.decisions.cards import SeenCard, check_card
 from broker.store import providers as provider_store
 from broker.tables import ProviderRow
 from bus.desk_client import DeskClient
+from identity.keys import fingerprint
 from identity.trust import SignedBy, verify_statement
 from runtime.addresses import check_http_url
 from runtime.clock import Clock
@@ -51,12 +51,6 @@ class Introduction:
     @property
     def fingerprint(self) -> str:
         return fingerprint(self.root_key)
-
-
-def fingerprint(root_key: bytes) -> str:
-    """What people compare: SHA-256 of the root key in groups of four."""
-    digest = hashlib.sha256(root_key).hexdigest()
-    return " ".join(digest[start : start + 4] for start in range(0, len(digest), 4))
 
 
 class Providers:

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from runtime.errors import FedciError, OurFault
+from runtime.errors import FedciError, OurFault, leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,12 @@ def main() -> None:
     """Run the command line; an error that a person can mend is one message and exit status 1, not a traceback."""
     try:
         app()
-    except FedciError as error:
-        typer.echo(f"fedci: {error}", err=True)
+    except (FedciError, BaseExceptionGroup) as error:
+        told = list(leaves(error))
+        if not all(isinstance(leaf, FedciError) for leaf in told):
+            raise
+        for leaf in told:
+            typer.echo(f"fedci: {leaf}", err=True)
         sys.exit(1)
 
 

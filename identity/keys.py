@@ -126,6 +126,12 @@ def thumbprint(public: bytes) -> str:
     return b64url(hashlib.sha256(canonical.encode("ascii")).digest())
 
 
+def fingerprint(public: bytes) -> str:
+    """What people compare: SHA-256 of the raw key in hexadecimal, in groups of four."""
+    digest = hashlib.sha256(public).hexdigest()
+    return " ".join(digest[start : start + 4] for start in range(0, len(digest), 4))
+
+
 def public_from_jwk(jwk: Mapping[str, object]) -> bytes:
     """The 32 raw bytes of an Ed25519 JWK; raises `ValueError` with what is wrong with it."""
     if jwk.get("kty") != "OKP" or jwk.get("crv") != "Ed25519":

@@ -20,11 +20,10 @@ from starlette.routing import BaseRoute, Route
 
 from agents.desk.publications import Publications
 from agents.desk.sessions import Sessions
-from identity.keys import SigningKey, b64url
+from identity.keys import SigningKey, b64url, fingerprint
 from runtime.errors import WorldFault
 from runtime.logging import get_logger
 from schemas import frame, limits
-from schemas.ids import sha256_hex
 from schemas.refusals import Reason, Refusal
 from schemas.sessions import RefusalBody, SessionGranted
 from schemas.tickets import AgentTicket
@@ -72,7 +71,7 @@ class DeskApp:
         return Response((await self._publications.card()).raw, media_type=ENVELOPE, headers=_NO_STORE)
 
     async def _root_key(self, _request: Request) -> Response:
-        return JSONResponse({"root_key": b64url(self._root.public), "fingerprint": sha256_hex(self._root.public)})
+        return JSONResponse({"root_key": b64url(self._root.public), "fingerprint": fingerprint(self._root.public)})
 
     async def _statement(self, request: Request) -> Response:
         raw = await self._publications.by_digest(request.path_params["digest"])

@@ -13,14 +13,13 @@ from agents.desk.policy import Standing
 from agents.desk.sessions import set_standing
 from agents.desk.settings import FILE, DeskSettings
 from agents.desk.tables import TenantRow
-from identity.keys import SigningKey, public_from_b64url
+from identity.keys import SigningKey, fingerprint, public_from_b64url
 from runtime.clock import Clock, SystemClock
 from runtime.database import Database
 from runtime.errors import OurFault
 from runtime.migrations import upgrade
 from runtime.secrets import write_secret
 from runtime.settings import load
-from schemas.ids import sha256_hex
 from schemas.statements import Agent, AgentAccount
 from schemas.tickets import AgentRole
 
@@ -40,7 +39,7 @@ class NewDesk:
 
     @property
     def fingerprint(self) -> str:
-        return sha256_hex(self.root_key)
+        return fingerprint(self.root_key)
 
 
 async def init(directory: Path, settings_text: str, *, bus_password: bytes) -> NewDesk:

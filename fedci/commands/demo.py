@@ -34,6 +34,9 @@ def demo(
     if prepare is not None:
         asyncio.run(_prepare(prepare))
         return
+    from runtime.lifecycle import use_pidfd_child_watcher
+
+    use_pidfd_child_watcher()
     with contextlib.ExitStack() as stack:
         directory = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedci-demo-")))
         told = asyncio.run(_until_stopped(directory.resolve(), keep))
@@ -46,9 +49,6 @@ def demo(
 
 async def _until_stopped(directory: Path, keep: bool) -> "Report | None":
     """Tell the story; None when Ctrl-C or SIGTERM ended it before."""
-    from runtime.lifecycle import use_pidfd_child_watcher
-
-    use_pidfd_child_watcher()
     telling = asyncio.ensure_future(_tell(directory, keep))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

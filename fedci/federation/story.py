@@ -26,11 +26,10 @@ from fedci.federation.screen import Screen
 from fedci.federation.trespass import Member, Trespasses
 from fedci.federation.usurper import usurper
 from identity.account import Account, read_api_token
-from identity.keys import SigningKey
+from identity.keys import SigningKey, fingerprint
 from runtime.clock import Clock, SystemClock
 from runtime.errors import OurFault
 from runtime.http_client import open_client
-from schemas.ids import sha256_hex
 from schemas.refusals import Reason, Refusal
 
 RUN_SECONDS = 600.0
@@ -62,7 +61,7 @@ class Story:
             # In real life the fingerprint comes from its owner by another way; here we can read the owner's own key.
             root = SigningKey.load(self.places.of("desks", provider.person) / "root.key")
             introduced = await client.introduce(self.places.url("desks", provider.person))
-            if introduced.root_fingerprint != sha256_hex(root.public):
+            if introduced.root_fingerprint != fingerprint(root.public):
                 raise OurFault(f"{provider.name}'s desk shows another root key than its owner has")
             await client.add_provider(introduced.url, introduced.root_fingerprint)
         if customer.project not in {project.name for project in await client.projects()}:
