@@ -35,10 +35,13 @@ def demo(
         asyncio.run(_prepare(prepare))
         return
     from runtime.lifecycle import use_pidfd_child_watcher
+    from runtime.logging import log_to
 
     use_pidfd_child_watcher()
     with contextlib.ExitStack() as stack:
         directory = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedci-demo-")))
+        directory.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(log_to(directory / "demo.log", role="demo"))
         told = asyncio.run(_until_stopped(directory.resolve(), keep))
     if told is None:
         raise typer.Exit(130)
