@@ -19,6 +19,7 @@ from broker.api.access import Access
 from broker.api.app import behind_guards, build_app
 from broker.controller import Controller, Parts
 from broker.measures import ControllerMeasures
+from broker.pages.web import Pages
 from broker.settings import FILE, ControllerSettings
 from broker.vault import Vault
 from broker.voice import Voice
@@ -51,7 +52,7 @@ async def serve(directory: Path, stop: Stop) -> None:
     async with AsyncExitStack() as stack:
         controller = await _build(stack, directory, settings)
         access = Access(setup.read_api_token(directory))
-        app = behind_guards(build_app(controller, access, _probes(controller)))
+        app = behind_guards(build_app(controller, access, [*_probes(controller), *Pages(controller, access).routes()]))
         await controller.prepare()
         await controller.parts.trust.prime()
         async with asyncio.TaskGroup() as tasks:

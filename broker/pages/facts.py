@@ -129,7 +129,8 @@ def _chosen(job: JobView, number: int | None) -> AttemptView | None:
     if number is not None:
         return next((attempt for attempt in job.attempts if attempt.number == number), None)
     ran = [attempt for attempt in job.attempts if attempt.log is not None]
-    return (ran or list(job.attempts) or [None])[-1]
+    candidates = ran or list(job.attempts)
+    return candidates[-1] if candidates else None
 
 
 def steps_of(job: JobRow, claim: ClaimRow | None) -> tuple[StepFacts, ...]:

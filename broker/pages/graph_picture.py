@@ -7,9 +7,9 @@ needs stand, so that few lines cross. The drawing repeats what the table below i
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-BOX_WIDTH = 168
+BOX_WIDTH = 192
 BOX_HEIGHT = 44
-_GAP_X = 56
+_GAP_X = 52
 _GAP_Y = 16
 _MARGIN = 2
 NAME_CHARACTERS = 20

@@ -1,74 +1,82 @@
-"""Server-sent events for pages that are open: that a run changed, and a log as it grows (WHATWG HTML §9.2).
+"""The log of a job as it grows, as server-sent events for the page that shows it (WHATWG HTML §9.2).
 
-A log's event id is the byte offset behind it, so that a browser that lost its connection goes on where it was. Text
-goes out as pieces (`log_text`), never as HTML. A stream ends when its log or run is over, or the login is.
+An event's id is the byte offset behind it, so that a browser that lost its connection goes on where it was. Text goes
+out as pieces (`log_text`), never as HTML. `changed` says that something else about the run is different: one connection
+serves the whole page, for browsers open only six at a time.
 """
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 
-from broker.bells import Bells, wait_for
+from broker.bells import Bells
 from broker.log_reading import LogReader
 from broker.pages.facts import WINDOW_BYTES
-from broker.pages.log_text import PLAIN, read_log
+from broker.pages.log_text import PLAIN, Style, read_log
 from schemas.refusals import Refusal
 
 _KEEP_ALIVE_SECONDS = 15.0
 _COALESCE_SECONDS = 0.15
 """Changes often come in groups; a page is told once of each group."""
-IsWelcome = Callable[[], bool]
-"""Whether who listens may still listen."""
 
 
-async def follow_run(bells: Bells, run_id: str, is_welcome: IsWelcome) -> AsyncIterator[str]:
-    """Say `changed` whenever something about the run is different."""
-    with bells.listening(run_id) as bell:
-        while is_welcome():
-            if not await wait_for(bell, _KEEP_ALIVE_SECONDS):
-                yield ": still here\n\n"
-                continue
-            await asyncio.sleep(_COALESCE_SECONDS)
-            bell.clear()
-            yield _event("changed")
+class LogFollower:
+    """Follows the log of one attempt of a job."""
 
+    def __init__(
+        self, *, reader: LogReader, bells: Bells, run: str, job: str, attempt: int | None, offset: int
+    ) -> None:
+        self._reader = reader
+        self._bells = bells
+        self._where = (run, job, attempt)
+        self._offset = offset
+        self._style: Style = PLAIN
+        self._is_over = False
 
-async def follow_log(
-    reader: LogReader, bells: Bells, run_id: str, job: str, attempt: int, offset: int, is_welcome: IsWelcome
-) -> AsyncIterator[str]:
-    """Give the log of an attempt from `offset` on, and say `changed` when something else about its run is."""
-    place = await reader.find(run_id, job, attempt)
-    if isinstance(place, Refusal) or place.claim is None:
+    async def follow(self) -> AsyncIterator[str]:
+        """`log` with what is new, `changed`, and `end` when the log is over; comments keep the line alive."""
+        place = await self._reader.find(*self._where)
+        claim = None if isinstance(place, Refusal) else place.claim
+        with self._bells.listening(claim or "") as log_bell, self._bells.listening(self._where[0]) as run_bell:
+            # Rung before the first wait: both may have changed since the page was made.
+            log_bell.set()
+            run_bell.set()
+            while claim is not None and not self._is_over:
+                if not await _either(log_bell, run_bell):
+                    yield ": still here\n\n"
+                if run_bell.is_set():
+                    run_bell.clear()
+                    yield _event("changed")
+                log_bell.clear()
+                async for event in self._news():
+                    yield event
         yield _event("end")
-        return
-    style = PLAIN
-    with bells.listening(place.claim) as bell, bells.listening(run_id) as run_bell:
-        # Looked at before the first wait: it may have grown since.
-        bell.set()
-        while is_welcome():
-            if bell.is_set():
-                bell.clear()
-                place = await reader.find(run_id, job, attempt)
-                if isinstance(place, Refusal) or place.claim is None:
-                    break
-                while data := await reader.read(place.claim, offset, min(offset + WINDOW_BYTES, place.end)):
-                    text = read_log(data, style, is_end=place.is_over and offset + len(data) >= place.end)
-                    if not text.used_bytes:
-                        break
-                    style, offset = text.style, offset + text.used_bytes
-                    yield _event("log", [[piece.text, piece.classes] for piece in text.pieces], offset)
-                if place.is_over:
-                    break
-            if run_bell.is_set():
-                run_bell.clear()
-                yield _event("changed")
-            if not await _either(bell, run_bell):
-                yield ": still here\n\n"
-    yield _event("end")
+
+    async def _news(self) -> AsyncIterator[str]:
+        place = await self._reader.find(*self._where)
+        if isinstance(place, Refusal) or place.claim is None:
+            self._is_over = True
+            return
+        while data := await self._reader.read(place.claim, self._offset, min(self._offset + WINDOW_BYTES, place.end)):
+            is_end = place.is_over and self._offset + len(data) >= place.end
+            text = read_log(data, self._style, is_end=is_end)
+            if not text.used_bytes:
+                break  # an escape sequence or a character that is only begun
+            self._style, self._offset = text.style, self._offset + text.used_bytes
+            yield _event("log", [[piece.text, piece.classes] for piece in text.pieces], self._offset)
+        self._is_over = place.is_over
+
+
+async def while_welcome(events: AsyncIterator[str], is_welcome: Callable[[], bool]) -> AsyncIterator[str]:
+    """These events as long as whoever listens may; a login that ended is noticed with the next event or comment."""
+    async for event in events:
+        if not is_welcome():
+            return
+        yield event
 
 
 async def _either(bell: asyncio.Event, other: asyncio.Event) -> bool:
-    """Wait for one of two bells, and a moment longer; whether one was rung."""
+    """Wait for one of two bells, and a moment longer for what comes with it; whether one was rung."""
     waits = [asyncio.ensure_future(bell.wait()), asyncio.ensure_future(other.wait())]
     try:
         rung, _ = await asyncio.wait(waits, timeout=_KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
