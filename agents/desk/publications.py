@@ -100,13 +100,15 @@ class Publications:
         )
 
     def _has_same_prices(self, last: RateCard) -> bool:
-        return (last.currency, last.rates) == (self._settings.currency, self._rates())
+        wanted = (self._settings.currency, self._settings.decimals, self._rates())
+        return (last.currency, last.decimals, last.rates) == wanted
 
     def _new_rate_card(self, serial: int, now: datetime) -> RateCard:
         return RateCard(
             provider=self._settings.provider,
             serial=serial,
             currency=self._settings.currency,
+            decimals=self._settings.decimals,
             rates=self._rates(),
             valid_from=now,
             valid_until=now + RATE_CARD_LIFE,

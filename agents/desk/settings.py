@@ -79,6 +79,8 @@ class DeskSettings(Settings):
     store_url: HttpUrl | None = None
     store_ca_file: Path | None = None
     currency: Currency = "EUR"
+    decimals: Annotated[int, Field(ge=0, le=6)] = 2
+    """To how many places of the currency an invoice line is rounded."""
     rates: tuple[RateSettings, ...] = ()
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ url = "{url}"                       # as controllers and agents reach it; https 
 # tls = {{ certificate = "desk.crt", key = "desk.key" }}
 # store_url = "https://store.example"  # only where this provider has an artifact store
 # currency = "EUR"
+# decimals = 2                      # an invoice line is rounded once, half to even, to so many places
 
 [bus]                               # the RabbitMQ behind this desk
 host = "{amqp_host}"                # as tenants and agents reach it

@@ -3,10 +3,10 @@
 import asyncio
 import base64
 import contextlib
-import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +19,6 @@ from runtime.http_client import fetch, json_object
 MIN_RABBITMQ = (3, 10)
 MIN_ERLANG = 23
 INSTALL = "Install it (on Debian: apt-get install rabbitmq-server), or name an existing RabbitMQ (docs/: FEDCI_*)."
-_ERLANG_VERSION = "io:put_chars(erlang:system_info(otp_release)), halt()."
 _MAX_ANSWER_BYTES = 4 * 2**20
 CONNECT_SECONDS = 5.0
 
@@ -32,9 +31,14 @@ async def look_at_bus(env: Mapping[str, str], client: httpx.AsyncClient, *, is_w
     access = AdminAccess.from_environment(env)
     if access is not None:
         return await look_at_access("rabbitmq", access, client)
-    programs = {"rabbitmq": ("rabbitmqctl", "version"), "erlang": ("erl", "-noshell", "-eval", _ERLANG_VERSION)}
-    answers = await asyncio.gather(*(_ask(*command) for command in programs.values()))
-    return [judge_program(name, found, is_wanted=is_wanted) for name, found in zip(programs, answers, strict=True)]
+    return list(look_at_programs(SEARCH_PATH, is_wanted=is_wanted))
+
+
+def look_at_programs(search_path: str, *, is_wanted: bool) -> Iterator[Finding]:
+    """The programs of a node of our own. None is run: `rabbitmqctl version` would leave an `epmd` behind."""
+    server, erl = (shutil.which(name, path=search_path) for name in ("rabbitmq-server", "erl"))
+    yield judge_program("rabbitmq", server and _rabbitmq_version(Path(server).resolve()), is_wanted=is_wanted)
+    yield judge_program("erlang", erl and _erlang_version(Path(erl).resolve()), is_wanted=is_wanted)
 
 
 async def look_at_access(name: str, access: AdminAccess, client: httpx.AsyncClient) -> Sequence[Finding]:
@@ -59,12 +63,12 @@ async def look_at_access(name: str, access: AdminAccess, client: httpx.AsyncClie
 
 
 def judge_program(name: str, answer: str | None, *, is_wanted: bool) -> Finding:
-    """`answer` is what the program said of its version, None where there is no program."""
+    """`answer` is what its installation says of its version, None where there is no program."""
     if answer is None:
         return (wrong if is_wanted else warn)(name, "not found", INSTALL)
     version = read_version(answer)
     if not version:
-        return warn(name, f"found, but it does not tell its version ({answer[:100]!r})", "See that it works.")
+        return warn(name, "found, but its installation does not tell its version", "See that it works.")
     least = (MIN_ERLANG,) if name == "erlang" else MIN_RABBITMQ
     seen = ".".join(map(str, version))
     if version < least:
@@ -95,25 +99,20 @@ def read_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
-async def _ask(program: str, *arguments: str) -> str | None:
-    path = shutil.which(program, path=SEARCH_PATH)
-    if path is None:
-        return None
-    process = await asyncio.create_subprocess_exec(
-        path,
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env={"PATH": SEARCH_PATH, "HOME": os.path.expanduser("~"), "LANG": "C.UTF-8"},  # noqa: PTH111
-    )
+def _rabbitmq_version(server: Path) -> str:
+    """From the name of the directory that the script is in (`rabbitmq_server-3.10.8/sbin`), or of RabbitMQ's plugin."""
+    home = server.parent.parent
+    names = [home.name, *(plugin.name for plugin in home.glob("plugins/rabbit-*"))]
+    return next((name.partition("-")[2] for name in names if name.startswith(("rabbitmq_server-", "rabbit-"))), "")
+
+
+def _erlang_version(erl: Path) -> str:
+    """From `releases/start_erl.data`, which says `<erts version> <OTP release>`."""
     try:
-        answer, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return answer.decode("utf-8", "replace").strip()
+        words = (erl.parent.parent / "releases" / "start_erl.data").read_text(encoding="ascii").split()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return words[1] if len(words) == 2 else ""
 
 
 async def _is_open(access: AdminAccess) -> bool:

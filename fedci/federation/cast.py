@@ -6,7 +6,6 @@ only her. None of them knows more of the others than stands here.
 """
 
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Literal
 
 from schemas.statements import Meter
@@ -95,4 +94,5 @@ CUSTOMERS = (
 )
 
 CURRENCY = "EUR"
-NOTHING = Decimal(0)
+DECIMALS = 4
+"""The builds of the demo take seconds and cost parts of a cent; with the usual two places there were nothing to see."""

@@ -24,7 +24,7 @@ from fedci.commands import desk as desk_command
 from fedci.commands import ledger as ledger_command
 from fedci.commands import store as store_command
 from fedci.commands import worker as worker_command
-from fedci.federation.cast import CURRENCY, CUSTOMERS, ISSUERS, PROVIDERS, Customer, Provider
+from fedci.federation.cast import CURRENCY, CUSTOMERS, DECIMALS, ISSUERS, PROVIDERS, Customer, Provider
 from fedci.federation.places import Places, remember
 from identity.keys import b64url
 from identity.server import administration, wiring
@@ -116,7 +116,7 @@ async def _found_desk(places: Places, provider: Provider, tokens: ApiTokens, acc
         api_url=access.api_url,
         admin_user=access.user,
     )
-    top = f'currency = "{CURRENCY}"\n'
+    top = f'currency = "{CURRENCY}"\ndecimals = {DECIMALS}\n'
     if provider.lends == "store":
         top += f'store_url = "{places.url("stores", provider.person)}"\n'
     text = text.replace("\n[bus]", f"{top}\n[bus]", 1)
