@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from broker.book import KnownProvider
 from broker.costs import costs_of, read_rate_cards
 from broker.decisions.settling import contiguous
-from broker.providers import fingerprint
 from broker.receipts import usage_of
 from broker.store import attempts as attempt_store
 from broker.store import claims as claim_store
