@@ -54,19 +54,24 @@ class BlobEndpoint:
         return refused(download) if isinstance(download, Refusal) else download
 
     async def _send(self, download: Download, is_head: bool, receive: Receive, sent: "_Sent") -> None:
-        gone = asyncio.ensure_future(_gone(receive))
-        try:
-            await sent.message(_start(download))
-            if not is_head:
-                async for chunk in self._downloads.chunks(download):
-                    if gone.done():
-                        return
-                    await sent.body(chunk)
-            await sent.body(b"", is_last=True)
-        except (Damaged, WorldFault, OSError) as error:  # a TimeoutError is an OSError
-            _log.warning("download_cut", tab=download.tab.id, why=type(error).__name__)
-        finally:
-            gone.cancel()
+        async with asyncio.TaskGroup() as tasks:
+            gone = tasks.create_task(_gone(receive))
+            try:
+                await sent.message(_start(download))
+                if not is_head:
+                    await self._send_chunks(download, gone, sent)
+                if not gone.done():
+                    await sent.body(b"", is_last=True)
+            except (Damaged, WorldFault, OSError) as error:  # a TimeoutError is an OSError
+                _log.warning("download_cut", tab=download.tab.id, why=type(error).__name__)
+            finally:
+                gone.cancel()
+
+    async def _send_chunks(self, download: Download, gone: asyncio.Task[None], sent: "_Sent") -> None:
+        async for chunk in self._downloads.chunks(download):
+            if gone.done():
+                return
+            await sent.body(chunk)
 
 
 class _Sent:

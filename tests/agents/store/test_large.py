@@ -3,6 +3,8 @@
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from schemas import limits
 from tests.agents.store.world import World
 
@@ -23,6 +25,7 @@ def forget_peak() -> int:
     return memory("VmRSS:")
 
 
+@pytest.mark.slow
 async def test_memory_does_not_grow_with_the_blob(world: World, tmp_path: Path) -> None:
     whole = hashlib.sha256()
     with (tmp_path / "out").open("wb") as file:
