@@ -77,13 +77,36 @@ def test_the_disk_of_a_directory_that_is_not_there_yet_is_its_parents(tmp_path: 
         ("rabbitmq", "4.1.0", "ok"),
         ("rabbitmq", "3.9.29", "wrong"),
         ("rabbitmq", None, "wrong"),
-        ("rabbitmq", "Error: {:badrpc, :nodedown}", "warn"),
+        ("rabbitmq", "", "warn"),
         ("erlang", "25", "ok"),
         ("erlang", "22", "wrong"),
     ],
 )
 def test_rabbitmq_and_erlang_are_there_and_new_enough(name: str, answer: str | None, level: str) -> None:
     assert bus.judge_program(name, answer, is_wanted=True).level == level
+
+
+def install(root: Path) -> str:
+    """What a search path finds where RabbitMQ and Erlang were unpacked below `root`."""
+    for program in ("rabbitmq_server-4.1.3/sbin/rabbitmq-server", "erlang/bin/erl"):
+        (root / program).parent.mkdir(parents=True)
+        (root / program).write_text("#!/bin/sh\nexit 1\n")
+        (root / program).chmod(0o755)
+    (root / "erlang" / "releases").mkdir()
+    (root / "erlang" / "releases" / "start_erl.data").write_text("15.2 27")
+    return f"{root}/rabbitmq_server-4.1.3/sbin:{root}/erlang/bin"
+
+
+def test_versions_are_read_from_what_is_installed_and_nothing_is_run(tmp_path: Path) -> None:
+    found = bus.look_at_programs(install(tmp_path), is_wanted=True)
+    assert [(finding.seen, finding.level) for finding in found] == [("4.1.3", Level.OK), ("27", Level.OK)]
+
+
+def test_an_image_names_its_rabbitmq_by_its_plugin(tmp_path: Path) -> None:
+    path = install(tmp_path / "unpacked").replace("rabbitmq_server-4.1.3", "rabbitmq")
+    (tmp_path / "unpacked" / "rabbitmq_server-4.1.3").rename(tmp_path / "unpacked" / "rabbitmq")
+    (tmp_path / "unpacked" / "rabbitmq" / "plugins" / "rabbit-4.0.9").mkdir(parents=True)
+    assert next(bus.look_at_programs(path, is_wanted=True)).seen == "4.0.9"
 
 
 def test_without_a_demo_no_rabbitmq_is_needed_here() -> None:
