@@ -35,7 +35,7 @@ from broker.views import (
 )
 
 _RECENT = 50
-
+from identity.keys import fingerprint
 
 # -- Runs
 

@@ -98,6 +98,7 @@ class Sessions:
         self._bus = asyncio.Lock()
         self._declared: set[tuple[str, tuple[str, ...], tuple[str, ...]]] = set()
         self._changed = asyncio.Condition()
+        self._answers_at_once = False
 
     async def for_tenant(self, raw: bytes) -> SessionGranted | Refusal:
         """Open or extend the session of the principal whose ticket this is.
@@ -157,6 +158,11 @@ class Sessions:
                     return
                 await store.close_session(session, holder, opened.epoch)
             await self._users.remove(opened)
+        await self._tell_agents()
+
+    async def answer_all(self) -> None:
+        """Hold no agent's answer any more: the desk is about to stop."""
+        self._answers_at_once = True
         await self._tell_agents()
 
     async def reconcile(self) -> None:
@@ -286,7 +292,7 @@ class Sessions:
         facts = await self.facts()
         try:
             async with asyncio.timeout(seconds), self._changed:
-                while facts.revision == known_revision:
+                while facts.revision == known_revision and not self._answers_at_once:
                     await self._changed.wait()
                     facts = await self.facts()
         except TimeoutError:

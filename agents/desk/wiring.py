@@ -88,9 +88,15 @@ async def serve(directory: Path, stop: Stop) -> None:
         )
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(work()) for work in (desk.trust.run, desk.sweeper.run, bus.run)]
+            tasks.create_task(_answer_all_when_stopping(desk.sessions, stop))
             await serve_http(app, bound, stop, ready=lambda url: announce_ready(directory, ROLE, {"http": url}))
             for task in background:
                 task.cancel()
+
+
+async def _answer_all_when_stopping(sessions: Sessions, stop: Stop) -> None:
+    await stop.draining()
+    await sessions.answer_all()
 
 
 async def _build(stack: AsyncExitStack, directory: Path, settings: DeskSettings) -> _Desk:

@@ -3,7 +3,6 @@
 * `intake` – what one usage event does to the book: new, a repeat, or an alarm; pure
 * `chain` – rows chained by hash, so that a changed or missing one shows; pure
 * `book` – the service that enters usage facts and receipts; the only writer
-* `agents_of` – which keys may state usage: the provider's own card, read from its desk under the pinned root
 * `invoices` – from the book to signed invoices
 * `tables`, `store` – the database; `settings`, `wiring` – how it is put together
 """

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from agents.ledger import chain, store
 from agents.ledger.intake import Repeat, decide, read_usage
-from agents.ledger.own_card import OwnCard
+from identity.own_card import OwnCard
 from identity.trust import Seen, SignedBy, Trust, Verified, settle_duplicate
 from runtime.clock import Clock
 from runtime.database import Database

@@ -12,9 +12,9 @@ from typing import TypeVar
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agents.ledger import store
-from agents.ledger.own_card import OwnCard
 from agents.ledger.tables import FactRow, InvoiceRow
 from identity.keys import SigningKey
+from identity.own_card import OwnCard
 from runtime.clock import Clock
 from runtime.database import Database
 from runtime.errors import OurFault, PeerFault

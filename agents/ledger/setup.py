@@ -7,10 +7,10 @@ from datetime import datetime
 from pathlib import Path
 
 from agents.ledger.invoices import Customer, Invoicing, Written
-from agents.ledger.own_card import OwnCard
 from agents.ledger.settings import FILE, LedgerSettings
 from bus.desk_client import DeskClient
 from identity.keys import SigningKey, public_from_b64url
+from identity.own_card import OwnCard
 from runtime.clock import SystemClock
 from runtime.database import Database
 from runtime.errors import OurFault

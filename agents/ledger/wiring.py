@@ -17,12 +17,12 @@ from starlette.applications import Starlette
 
 from agents.ledger import setup, store
 from agents.ledger.book import Book
-from agents.ledger.own_card import OwnCard
 from agents.ledger.setup import Opened
 from agents.ledger.tables import AlarmRow
 from bus.desk_client import DeskClient
 from bus.session import BusSession, Delivery, Fate
 from bus.topology import ProviderNames
+from identity.own_card import OwnCard
 from identity.speech import Speaker
 from identity.trust import Trust
 from runtime.clock import Clock, SystemClock

@@ -227,6 +227,18 @@ async def test_a_worker_learns_of_a_new_tenant_while_it_waits(desk: Desk) -> Non
     await connection.close()
 
 
+async def test_a_desk_that_stops_lets_no_agent_wait(desk: Desk) -> None:
+    worker = await desk.enrol("w7")
+    first = granted(await desk.sessions.for_agent(worker.agent_ticket(PROVIDER, agent="w7", offer=OFFER)))
+    waiting = asyncio.create_task(
+        desk.sessions.for_agent(worker.agent_ticket(PROVIDER, agent="w7", offer=OFFER), first.revision, 25)
+    )
+    await asyncio.sleep(0)
+    await desk.sessions.answer_all()
+    async with asyncio.timeout(5):
+        assert granted(await waiting).revision == first.revision
+
+
 async def test_a_tenants_job_reaches_the_worker_and_no_other_tenant(desk: Desk) -> None:
     worker = await desk.enrol("w7")
     dinah = granted(await desk.ask(desk.customer("dinah")))

@@ -14,10 +14,10 @@ import pytest_asyncio
 from agents.ledger import chain, setup, store
 from agents.ledger.book import Book
 from agents.ledger.invoices import Customer, Invoicing
-from agents.ledger.own_card import OwnCard
 from bus.desk_client import DeskClient
 from identity.account import Account
 from identity.keys import SigningKey
+from identity.own_card import OwnCard
 from identity.speech import Speaker
 from identity.trust import SignedBy, Trust, verify_statement
 from runtime.database import Database
