@@ -33,9 +33,10 @@ from broker.views import (
     UsageOfProvider,
     UsageView,
 )
+from identity.keys import fingerprint
 
 _RECENT = 50
-from identity.keys import fingerprint
+
 
 # -- Runs
 
