@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from agents.sandbox.local import Place
 from fedci.doctor import bus, clocks, machine, neighbours, sandbox
 from fedci.doctor.findings import Check, Finding, faulty, ok, run_checks
 from fedci.doctor.roles import SETTINGS, RoleFacts, look_at_ports, look_at_secrets, open_role
@@ -81,20 +82,14 @@ def _machine_checks(
 
 def _sandbox_checks(roles: Sequence[RoleFacts], *, is_wanted: bool) -> Iterator[Check]:
     """The sandbox as each worker's settings want it, or the ordinary one."""
-    workers = [facts for facts in roles if facts.role == "worker"]
-    for facts in workers:
-        yield _sandbox_check(facts.says("sandbox"))
-    if not workers:
+    wishes = dict.fromkeys(facts.says("sandbox") for facts in roles if facts.role == "worker")
+    for settings in wishes:
+        place = Place(Path(), settings.first_uid, settings.cgroup_parent, settings.may_nest)
+        look = partial(sandbox.look_at_sandbox, settings.executor, place, is_wanted=True)
+        yield Check("sandbox", look, sandbox.DEADLINE_SECONDS)
+    if not wishes:
         look = partial(sandbox.look_at_sandbox, "bubblewrap", is_wanted=is_wanted)
         yield Check("sandbox", look, sandbox.DEADLINE_SECONDS)
-
-
-def _sandbox_check(settings: Any) -> Check:
-    from agents.sandbox.local import Place
-
-    place = Place(Path(), settings.first_uid, settings.cgroup_parent, settings.may_nest)
-    look = partial(sandbox.look_at_sandbox, settings.executor, place, is_wanted=True)
-    return Check("sandbox", look, sandbox.DEADLINE_SECONDS)
 
 
 def _issuer_checks(roles: Sequence[RoleFacts], clock: Clock) -> Iterator[Check]:

@@ -95,7 +95,8 @@ def open_role(directory: Path) -> RoleFacts:
 def facts_of(role: str, directory: Path, settings: Settings) -> RoleFacts:
     values = list(_walk(settings, ""))
     named = [directory / value for key, value in values if isinstance(value, Path) and key.endswith(_SECRET_SETTINGS)]
-    beside = [path for path in sorted(directory.rglob("*")) if path.suffix in _SECRET_SUFFIXES and path.is_file()]
+    beside = [path for path in sorted(directory.iterdir()) if path.suffix in _SECRET_SUFFIXES and path.is_file()]
+    beside += sorted(directory.glob("keys/*"))
     tables = [(key, value) for key, value in values if isinstance(value, BaseModel)]
     return RoleFacts(
         role=role,

@@ -134,6 +134,14 @@ def test_a_secret_that_others_may_read_is_wrong_also_where_no_setting_names_it(l
     assert "chmod 600" in found.remedy
 
 
+def test_a_signing_key_of_an_issuer_is_a_secret_too(ledger: Path) -> None:
+    (ledger / "keys").mkdir()
+    write_secret(ledger / "keys" / "k1.pem", b"x")
+    (ledger / "keys" / "k1.pem").chmod(0o640)
+    (found,) = roles.look_at_secrets(roles.open_role(ledger))
+    assert "k1.pem" in found.seen
+
+
 def test_a_secret_that_is_named_but_missing_is_wrong(ledger: Path) -> None:
     (ledger / "agent.key").unlink()
     (found,) = roles.look_at_secrets(roles.open_role(ledger))
