@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from broker.decisions.reports import ClaimStanding, Effect, Ended, Fenced, Progressed, Unstarted, decide_report
 from broker.follow_ups import FollowUp
 from broker.outcomes import end_ran, end_unstarted
-from broker.reading import RefusedCame, ReportCame, StrayCame, UsageCame
+from broker.reading import RefusedCame, ReportCame, StrayCame, UsageCame, check_claim
 from broker.store import attempts as attempt_store
 from broker.store import claims as claim_store
 from broker.store import providers as provider_store
@@ -146,14 +146,14 @@ async def _carry_out(
         case Ended(reason) if isinstance(said, Finished):
             await attempt_store.add_artifacts(session, attempt, said.artifacts)
             run_id = await end_ran(session, attempt, AttemptState.FINISHED, reason, said.detail, now)
-            _close(claim, said, item.signed.raw, ClaimState.ENDED)
+            _close(claim, said, item.signed.raw)
             applied.ended.add(claim.id)
         case Unstarted(reason):
             await _bar_worker(session, claim, attempt, item, str(reason), now)
             why = f"{claim.worker} at {claim.provider} released it: {reason}"
             run_id = await end_unstarted(session, attempt, AttemptState.RELEASED, why, now)
-            claim.state = ClaimState.SETTLED
-            applied.follow_ups.append(_follow(claim, Settled))
+            claim.state = ClaimState.ENDED
+            applied.ended.add(claim.id)
         case Fenced():
             _fence(said, claim, item.signed.raw, applied)
         case _:
@@ -172,23 +172,23 @@ async def _note_heartbeat(session: AsyncSession, claim: ClaimRow, attempt: Attem
     return job.run_id
 
 
-def _close(claim: ClaimRow, said: Finished, raw: bytes, state: ClaimState) -> None:
-    claim.state = state
+def _close(claim: ClaimRow, said: Finished, raw: bytes) -> None:
+    """Keep the end; what its log must be counts only where there was a grant to log under."""
+    claim.state = ClaimState.ENDED
     claim.ended_raw = raw
-    claim.log_bytes = said.log_bytes
-    claim.log_sha256 = said.log_sha256
+    if claim.answer is Answer.GRANT:
+        claim.log_bytes, claim.log_sha256, claim.log_gap = said.log_bytes, said.log_sha256, None
 
 
 def _fence(said: ClaimReport, claim: ClaimRow, raw: bytes, applied: Applied) -> None:
     """A report without effect: what still runs is to stop, what is over may be forgotten."""
     match said:
         case Finished():
-            _close(claim, said, raw, ClaimState.SETTLED)
+            _close(claim, said, raw)
             applied.ended.add(claim.id)
-            applied.follow_ups.append(_follow(claim, Settled))
         case Released():
-            claim.state = ClaimState.SETTLED
-            applied.follow_ups.append(_follow(claim, Settled))
+            claim.state = ClaimState.ENDED
+            applied.ended.add(claim.id)
         case _:
             applied.follow_ups.append(_follow(claim, Cancel, cause="superseded"))
 
@@ -228,6 +228,11 @@ async def _bar_worker(
 async def apply_stray(session: AsyncSession, provider: str, item: StrayCame, applied: Applied, now: datetime) -> None:
     """A claim that we never read: let the attempt go if it was released, else keep it as an orphan and stop it."""
     said = item.signed.message
+    claim = await claim_store.claim(session, said.claim)
+    if claim is not None and claim.key == item.signed.key and check_claim(said, claim, provider) is None:
+        # The claim came just before its report, in the same batch.
+        await apply_report(session, provider, ReportCame(item.signed, claim), applied, now)
+        return
     attempt = await attempt_store.attempt(session, said.attempt)
     is_ours = attempt is not None and attempt.provider == provider
     if attempt is not None and is_ours and isinstance(said, Released) and attempt.state is AttemptState.PUBLISHED:

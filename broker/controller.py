@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TypedDict
 
@@ -38,11 +39,16 @@ from identity.keys import SigningKey
 from identity.trust import Trust
 from runtime.clock import Clock
 from runtime.database import Database
+from runtime.errors import WorldFault
+from runtime.logging import get_logger
 from runtime.outbox import Outbox
 from runtime.outbox_table import OutboxTable
 from schemas import limits
 from schemas.statements import StoreOffer
 
+_log = get_logger(__name__)
+_OUTBOX_KEPT = timedelta(days=30)
+_HOUSE_SECONDS = 24 * 3600.0
 LOGS = "logs"
 SNAPSHOTS = "snapshots"
 OpenClient = Callable[[StoreOffer], httpx.AsyncClient]
@@ -168,6 +174,7 @@ class Controller:
         """Make the directories and read the providers: what must be done before the first request."""
         for name in (LOGS, SNAPSHOTS):
             (self.parts.directory / name).mkdir(mode=0o700, exist_ok=True)
+        self.snapshots.clear()
         await self.providers.load()
 
     async def run(self) -> None:
@@ -189,3 +196,13 @@ class Controller:
             group.create_task(self.settlement.run())
             group.create_task(self.lease_watch.run())
             group.create_task(self.receipts.run())
+            group.create_task(self._keep_house())
+
+    async def _keep_house(self) -> None:
+        """Forget, once a day, what left the outbox long ago."""
+        while True:
+            try:
+                await self.outbox.purge(self.clock.now() - _OUTBOX_KEPT)
+            except WorldFault as error:
+                _log.warning("outbox_not_purged", reason=str(error))
+            await asyncio.sleep(_HOUSE_SECONDS)

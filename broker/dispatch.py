@@ -162,13 +162,13 @@ class Dispatcher:
         return [] if trouble is None else [WhyNot(job.store, Obstacle.STORE_NOT_REACHABLE, trouble)]
 
     async def _sign(self, job: JobFacts, choice: Choice) -> Ready | WhyNot:
-        inline = await self._snapshots.read(job.source_digest) if job.source_is_inline else None
         attempt_id, number = ids.new_attempt_id(), job.attempts + 1
-        fields = build_job(job, choice, attempt_id, number, inline)
         try:
+            inline = await self._snapshots.read(job.source_digest) if job.source_is_inline else None
+            fields = build_job(job, choice, attempt_id, number, inline)
             signed = await self._voice.order(choice.provider, Job, **fields)
         except (WorldFault, PeerFault, OurFault) as error:
-            return WhyNot(choice.provider, Obstacle.NO_SESSION, f"the order could not be signed: {error}")
+            return WhyNot(choice.provider, Obstacle.NOT_SIGNED, f"the order could not be signed: {error}")
         return Ready(job, choice, attempt_id, number, signed)
 
     async def _store(

@@ -41,19 +41,21 @@ class FollowUps:
         self._outgoing = outgoing
         self._database = database
 
-    async def send(self, follow_ups: Iterable[FollowUp]) -> None:
-        """Put them into the outbox. When no token is to be had they are left out: their causes repeat."""
+    async def send(self, follow_ups: Iterable[FollowUp]) -> bool:
+        """Put them into the outbox; False when some could not be signed, and so were left out."""
         signed: list[tuple[FollowUp, Signed]] = []
-        for each in dict.fromkeys(follow_ups):
+        wanted = list(dict.fromkeys(follow_ups))
+        for each in wanted:
             try:
                 signed.append((each, await self._sign(each)))
             except (WorldFault, PeerFault) as error:
                 _log.warning("follow_up_unsigned", order=each.model.TYPE, claim=each.claim, reason=str(error))
         if not signed:
-            return
+            return not wanted
         async with self._database.write() as session:
             for each, order in signed:
                 self._outgoing.order(session, each.provider, each.worker, order.raw, each.attempt, order.expires_at)
+        return len(signed) == len(wanted)
 
     async def _sign(self, each: FollowUp) -> Signed:
         return await self._voice.order(

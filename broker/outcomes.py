@@ -13,7 +13,7 @@ from broker.decisions.retry import Again, Final, History, decide_after_end, deci
 from broker.store import attempts as attempt_store
 from broker.store import runs as run_store
 from broker.tables import AttemptRow, JobRow
-from schemas.ends import EndReason
+from schemas.ends import EndReason, Outcome
 from schemas.life import AttemptState, JobState
 from schemas.pipeline import PipelineJob
 
@@ -64,7 +64,8 @@ async def _move(
 ) -> str:
     match following:
         case Final(outcome):
-            values = {"reason": reason, "detail": detail or None}
+            is_cancelled = outcome is Outcome.CANCELLED
+            values = {"reason": str(EndReason.CANCELLED) if is_cancelled else reason, "detail": detail or None}
             await run_store.move_job(session, job, JobState(outcome.value), now, **values)
         case Again():
             last = {"provider": "", "obstacle": "retrying", "detail": f"the last attempt ended: {detail or reason}"}

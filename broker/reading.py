@@ -131,7 +131,7 @@ class Reader:
         if row is None:
             stray = reporting_agent(known, signed.message, key)
             return stray if isinstance(stray, Refusal) else StrayCame(signed)
-        return _check_claim(signed, row, known.name) or ReportCame(signed, row)
+        return check_claim(signed.message, row, known.name) or ReportCame(signed, row)
 
     def _usage(self, opened: UnverifiedFrame, known: KnownProvider) -> Came | Refusal:
         unverified = Usage.from_payload(opened.payload)
@@ -148,9 +148,8 @@ class Reader:
         return UsageCame(signed)
 
 
-def _check_claim(signed: SignedBy[ClaimReport], row: ClaimRow, provider: str) -> Refusal | None:
+def check_claim(said: ClaimReport, row: ClaimRow, provider: str) -> Refusal | None:
     """Whether the report names the facts of its claim: no report reaches over to another's."""
-    said = signed.message
     if (said.provider, row.provider) != (provider, provider):
         return Refusal(Reason.WRONG_ORIGIN, f"a claim of {row.provider}, reported over {provider}'s bus")
     if (said.attempt, said.agent) != (row.attempt_id, row.worker):

@@ -64,7 +64,10 @@ class Settlement:
 
     async def _settle(self, claim: ClaimRow) -> bool:
         ranges = claim_store.ranges_of(claim)
-        length = claim.log_bytes or 0
+        if claim.log_bytes is None:
+            # Nothing ran, or nothing of it counts: there is no log to wait for.
+            return await self._close(claim, ClaimState.SETTLED, None)
+        length = claim.log_bytes
         is_whole = contiguous(ranges) >= length
         digest = await asyncio.to_thread(self._logs.digest, claim.id, length) if is_whole else None
         following = decide_settling(
@@ -72,29 +75,30 @@ class Settlement:
         )
         match following:
             case Complete():
-                await self._close(claim, ClaimState.SETTLED, None)
+                return await self._close(claim, ClaimState.SETTLED, None)
             case GiveUp(detail) if self._has_waited(claim):
-                await self._close(claim, ClaimState.INCOMPLETE, detail)
+                return await self._close(claim, ClaimState.INCOMPLETE, detail)
             case AskAgain(log_from, log_to) if self._has_waited(claim):
                 await self._ask_again(claim, log_from, log_to)
-                return False
-            case _:
-                return False
-        return True
+        return False
 
     def _has_waited(self, claim: ClaimRow) -> bool:
         """Whether the chunks had time enough since the end was told, or since we last asked."""
         since, seconds = (claim.resent_at, RESEND_SECONDS) if claim.resent_at else (claim.heard_at, PATIENCE_SECONDS)
         return self._clock.now() - since >= timedelta(seconds=seconds)
 
-    async def _close(self, claim: ClaimRow, state: ClaimState, gap: str | None) -> None:
+    async def _close(self, claim: ClaimRow, state: ClaimState, gap: str | None) -> bool:
+        """Tell the worker to forget the claim, then close it; False when the order could not be signed yet."""
+        order = FollowUp(claim.provider, claim.worker, Settled, claim.attempt_id, claim.id)
         # The order first: were it lost after the state, nobody would ask for it again.
-        await self._follow_ups.send([FollowUp(claim.provider, claim.worker, Settled, claim.attempt_id, claim.id)])
+        if not await self._follow_ups.send([order]):
+            return False
         async with self._database.write() as session:
             await claim_store.close(session, claim.id, state, gap)
         _log.info("claim_closed", claim=claim.id, state=state, gap=gap)
         self._bells.log_grew(claim.id)
         self._bells.receipts.set()
+        return True
 
     async def _ask_again(self, claim: ClaimRow, log_from: int, log_to: int) -> None:
         fields = (("log_from", log_from), ("log_to", log_to))

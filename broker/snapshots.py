@@ -23,6 +23,11 @@ class Snapshots:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
+    def clear(self) -> None:
+        """Remove what an earlier process left half made."""
+        for left in self._directory.glob(".new-*"):
+            left.unlink()
+
     def path(self, digest: str) -> Path:
         return self._directory / f"{digest}.tar"
 

@@ -36,6 +36,7 @@ class Obstacle(StrEnum):
     ISSUER_UNTRUSTED = "issuer-untrusted"
     UNKNOWN_VERSION = "unknown-version"
     NO_SESSION = "no-session"
+    NOT_SIGNED = "not-signed"
     REFUSED = "refused"
     NO_POOL = "no-pool"
     NO_WORKER = "no-worker"

@@ -3,12 +3,13 @@
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from broker.decisions.witness import Verdict
 from broker.tables import Answer, AttemptRow, ClaimRow, ClaimState, JobRow, ReceiptRow, RunRow, UsageRow
 from schemas.ids import sha256_hex
+from schemas.life import FINAL_ATTEMPT_STATES
 from schemas.statements import Usage
 from schemas.wire import to_milliseconds
 
@@ -43,15 +44,16 @@ def link(previous: str, digest: str, received_at: datetime) -> str:
 
 
 async def unanswered(session: AsyncSession, limit: int) -> list[UsageRow]:
-    """Facts without a receipt that can be judged by now: their attempt is closed here, or there is none."""
-    closed = select(ClaimRow.attempt_id).where(
-        ClaimRow.answer == Answer.GRANT, ClaimRow.state.in_((ClaimState.SETTLED, ClaimState.INCOMPLETE))
+    """Facts without a receipt that can be judged by now: those of attempts that go on, or whose log does, wait."""
+    unfinished = select(AttemptRow.id).where(AttemptRow.state.not_in(FINAL_ATTEMPT_STATES))
+    unsettled = select(ClaimRow.attempt_id).where(
+        ClaimRow.answer == Answer.GRANT, ClaimRow.state.in_((ClaimState.OPEN, ClaimState.ENDED))
     )
-    is_known = select(AttemptRow.id).where(AttemptRow.id == UsageRow.attempt_id).exists()
+    is_closed = and_(UsageRow.attempt_id.not_in(unfinished), UsageRow.attempt_id.not_in(unsettled))
     query = (
         select(UsageRow)
         .where(UsageRow.receipt_id.is_(None))
-        .where(or_(UsageRow.attempt_id.is_(None), ~is_known, UsageRow.attempt_id.in_(closed)))
+        .where(or_(UsageRow.attempt_id.is_(None), is_closed))
         .order_by(UsageRow.position)
         .limit(limit)
     )

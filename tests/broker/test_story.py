@@ -255,8 +255,56 @@ async def test_a_result_that_comes_after_the_loss_is_fenced_and_its_worker_relea
     await world.hear(ALICE, claim.heartbeat())
     assert (await world.said_one(Cancel)).cause == "superseded"
     await world.hear(ALICE, claim.finished())
+    await world.controller.settlement.look()
     assert isinstance(await world.said_one(Settled), Settled)
     assert (await world.job(run)).state is JobState.WAITING
+
+
+async def test_a_claim_and_its_release_in_one_batch_send_the_job_on(world: World, alice: FakeProvider) -> None:
+    run = await world.submit(ONE_JOB)
+    claim = await claimed(world, alice)
+    await world.hear(ALICE, claim.raw, claim.released())
+    assert (await world.attempt(claim.attempt)).state is AttemptState.RELEASED
+    assert (await world.job(run)).state is JobState.WAITING
+    await world.said()
+    await world.controller.settlement.look()
+    assert isinstance(await world.said_one(Settled), Settled)
+
+
+async def test_a_claim_that_could_not_be_read_is_let_go_when_it_is_released(world: World, alice: FakeProvider) -> None:
+    await world.submit(ONE_JOB)
+    claim = await claimed(world, alice)
+    await world.hear(ALICE, claim.released())
+    assert (await world.attempt(claim.attempt)).state is AttemptState.LOST
+
+
+async def test_without_a_token_a_claim_waits_unanswered_and_its_attempt_is_given_up(
+    world: World, alice: FakeProvider
+) -> None:
+    run = await world.submit(ONE_JOB)
+    claim = await claimed(world, alice)
+    world.clock.advance(3590)
+    await world.controller.parts.trust.prime()
+    del world.issuer.accounts["dinah"]
+    await world.hear(ALICE, (await alice.workers["w1"].claim(world.tenant, claim.attempt)).raw)
+    assert (await world.attempt(claim.attempt)).state is AttemptState.CLAIMED
+    assert await world.said() == []
+    world.clock.advance(61)
+    await world.controller.lease_watch.look()
+    assert (await world.attempt(claim.attempt)).state is AttemptState.LOST
+    assert (await world.job(run)).state is JobState.WAITING
+
+
+async def test_a_claim_is_settled_only_once_its_worker_can_be_told(world: World, alice: FakeProvider) -> None:
+    await world.submit(ONE_JOB)
+    claim = await granted(world, alice)
+    await world.hear(ALICE, claim.finished())
+    world.clock.advance(3600)
+    world.issuer.is_away = True
+    assert await world.controller.settlement.look() == 1
+    world.issuer.is_away = False
+    assert await world.controller.settlement.look() == 0
+    assert isinstance(await world.said_one(Settled), Settled)
 
 
 async def test_an_order_that_nobody_claims_is_given_up_when_it_has_expired(world: World, alice: FakeProvider) -> None:
