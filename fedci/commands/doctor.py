@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from fedci.doctor.findings import Finding
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(help="Say what of this machine and of these directories is right, and how to mend the rest.")

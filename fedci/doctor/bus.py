@@ -11,14 +11,14 @@ from typing import Any
 
 import httpx
 
-from bus.access import API_VARIABLE, AdminAccess
+from bus.access import AMQP_VARIABLE, API_VARIABLE, AdminAccess
 from bus.node import SEARCH_PATH
 from fedci.doctor.findings import Finding, ok, warn, wrong
 from runtime.http_client import fetch, json_object
 
 MIN_RABBITMQ = (3, 10)
 MIN_ERLANG = 23
-INSTALL = "Install it (on Debian: apt-get install rabbitmq-server), or name an existing RabbitMQ (docs/: FEDCI_*)."
+INSTALL = f"Install rabbitmq-server, or name an existing RabbitMQ by {AMQP_VARIABLE} and {API_VARIABLE}."
 _MAX_ANSWER_BYTES = 4 * 2**20
 CONNECT_SECONDS = 5.0
 
