@@ -67,7 +67,7 @@ class JobFacts:
         if not self.missing_secrets:
             return []
         names = ", ".join(f"`{name}`" for name in self.missing_secrets)
-        return [WhyNot("", Obstacle.WAITING, f"the project has no secret {names}; set it and the job goes on")]
+        return [WhyNot("", Obstacle.SECRET_MISSING, f"the project has no secret {names}; set it and the job goes on")]
 
 
 async def gather_facts(session: AsyncSession, run_id: str, jobs: Sequence[JobRow]) -> list[JobFacts]:

@@ -46,6 +46,7 @@ class Obstacle(StrEnum):
     NETWORK_NOT_ALLOWED = "network-not-allowed"
     STORE_NOT_REACHABLE = "store-not-reachable"
     QUEUE_FULL = "queue-full"
+    SECRET_MISSING = "secret-missing"  # noqa: S105 - a reason, no password
     WAITING = "waiting"
 
 

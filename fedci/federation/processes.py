@@ -52,6 +52,7 @@ class RoleProcesses:
     """The running roles; make it with `running`."""
 
     _running: dict[Role, asyncio.subprocess.Process] = field(default_factory=dict)
+    _told_to_end: set[int] = field(default_factory=set)
     _is_stopping: bool = False
 
     async def start(self, *roles: Role) -> None:
@@ -65,8 +66,18 @@ class RoleProcesses:
             for role in roles:
                 waits.create_task(self._until_ready(role))
 
+    async def end(self, role: Role, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a role this signal and return its exit status when it has ended; `start` may start it again.
+
+        There is no deadline: who wants one sets it. After a cancel the role is still asked to end.
+        """
+        process = self._running[role]
+        self._told_to_end.add(process.pid)
+        process.send_signal(number)
+        return await process.wait()
+
     async def watch(self) -> None:
-        """Return never; raises RoleEnded as soon as a role ends by itself."""
+        """Return never; raises RoleEnded as soon as one of the roles that run now ends by itself."""
         async with asyncio.TaskGroup() as watches:
             for role, process in self._running.items():
                 watches.create_task(self._watch(role, process))
@@ -81,7 +92,7 @@ class RoleProcesses:
 
     async def _watch(self, role: Role, process: asyncio.subprocess.Process) -> None:
         status = await process.wait()
-        if not self._is_stopping:
+        if not self._is_stopping and process.pid not in self._told_to_end:
             raise _ended(role, status)
 
     async def _until_ready(self, role: Role) -> None:
