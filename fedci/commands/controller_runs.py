@@ -1,6 +1,5 @@
 """The commands of `fedci controller` on runs: submit, runs, show, logs, cancel, artifacts."""
 
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -253,11 +252,12 @@ def get_artifacts(
 
 
 def place_for(out: Path, file: "ArtifactView") -> Path:
-    """Where an artifact's file goes below `out`: `job/path`. Its path was chosen by a stranger, so it is checked."""
-    path = out / file.job / file.path
-    if (
-        not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(out / file.job))
-        or Path(file.path).is_absolute()
-    ):
-        raise OurFault("this artifact's path leads out of its directory", where=file.path, remedy="Tell its provider.")
-    return path
+    """Where an artifact's file goes: `out/job/path`. Its path was chosen by a stranger, so it is checked again here."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from schemas.wire import WorkspacePath
+
+    try:
+        return out / file.job / TypeAdapter(WorkspacePath).validate_python(file.path)
+    except ValidationError as error:
+        raise OurFault("this artifact's path is none", where=file.path, remedy="Tell its provider.") from error

@@ -1,0 +1,1 @@
+"""Working with a controller from the command line."""
