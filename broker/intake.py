@@ -51,7 +51,7 @@ class Prepared:
 
 
 class _Outdated(Exception):
-    """A signed answer no longer fits what the database says; the batch is prepared anew."""
+    """A signed answer no longer fits what the database says; it must be prepared anew."""
 
 
 @dataclass
@@ -99,8 +99,9 @@ class Intake:
         items = [item for raw in raws if (item := await self._read(raw)) is not None]
         try:
             await self._take_together(items)
-        except IntegrityError:
-            # One of them contradicts a constraint; the others must not suffer for it.
+        except (IntegrityError, _Outdated):
+            # One of them contradicts a constraint, or changes what a claim behind it is answered with (a refusal and
+            # the next worker's claim): the others must not suffer for it, nor wait for it for ever.
             for item in items:
                 await self._take_alone(item)
 
@@ -114,24 +115,24 @@ class Intake:
         return None
 
     async def _take_alone(self, item: Came) -> None:
-        try:
-            await self._take_together([item])
-        except IntegrityError as error:
-            _log.error("reply_contradicts", provider=self._provider, reason=str(error.orig))
-
-    async def _take_together(self, items: Sequence[Came]) -> None:
         for _ in range(_TRIES):
-            prepared = await self._prepare(items)
-            applied = Applied()
             try:
-                async with self._database.write() as session:
-                    for item in items:
-                        await self._apply(session, item, prepared, applied)
+                await self._take_together([item])
             except _Outdated:
                 continue
-            await self._tell(applied)
+            except IntegrityError as error:
+                _log.error("reply_contradicts", provider=self._provider, reason=str(error.orig))
             return
-        raise WorldFault("claims changed faster than they could be answered")
+        raise WorldFault("the claim's attempt changed faster than the claim could be answered")
+
+    async def _take_together(self, items: Sequence[Came]) -> None:
+        """Apply these in one transaction; raises _Outdated when an answer does not fit any more."""
+        prepared = await self._prepare(items)
+        applied = Applied()
+        async with self._database.write() as session:
+            for item in items:
+                await self._apply(session, item, prepared, applied)
+        await self._tell(applied)
 
     async def _tell(self, applied: Applied) -> None:
         for claim_id in applied.heard:
