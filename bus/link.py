@@ -25,6 +25,7 @@ from aiormq.abc import AbstractConnection as RawConnection
 from aiormq.channel import Channel as RawChannel
 from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity, InvalidFrameError
 
+from bus import forgiving
 from bus.waiting import Watched
 from runtime.addresses import is_loopback
 from runtime.errors import PeerFault, WorldFault
@@ -38,6 +39,7 @@ HIDDEN_REFUSAL = "refused after the login: too many connections of this user, or
 """The library drops the reason that RabbitMQ gives at this point; these are the two it has."""
 
 T = TypeVar("T")
+forgiving.install()
 
 
 class BusFault(WorldFault):
