@@ -140,6 +140,29 @@ def list_providers(where: Where, token_file: TokenFile = None, ca_file: CaFile =
             say(f"  pool {pool.name}: {len(pool.workers)} workers, {pool.slots} slots, {' '.join(pool.labels)}")
 
 
+@app.command()
+def usage(
+    where: Where,
+    provider: Annotated[str, typer.Argument(help="The provider's name.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Write the signed events here, for `fedci invoice verify`.", dir_okay=False)
+    ] = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
+) -> None:
+    """List every usage event that a provider has stated, and what was answered; `--out` keeps them as they came."""
+    if out is not None:
+        out.write_bytes(ask(where, token_file, ca_file, lambda client: client.usage_envelopes(provider)))
+        typer.echo(f"wrote {out}; next: fedci invoice verify INVOICE --events {out}")
+        return
+    stated = ask(where, token_file, ca_file, lambda client: client.usage(provider))
+    rows = [
+        (f"{event.ended_at:%Y-%m-%d %H:%M:%S}", event.meter, f"{event.quantity:f}", event.subject, event.verdict or "-")
+        for event in stated.events
+    ]
+    say(columns(rows) if rows else f"{provider} has stated no usage")
+
+
 # -- Secrets
 
 

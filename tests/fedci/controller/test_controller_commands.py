@@ -12,6 +12,7 @@ from fedci.commands.controller_runs import place_for
 from fedci.commands.controller_text import columns, harmless
 from runtime.errors import OurFault
 from schemas.ends import EndReason
+from schemas.ids import new_attempt_id
 from tests.broker.world import FakeProvider
 from tests.fedci.controller.conftest import ALICE, TOKEN, Served, granted
 
@@ -116,6 +117,18 @@ async def test_status_and_providers_show_alarms(controller: Served, alice: FakeP
     output = (await controller.command("provider", "list", where)).output
     assert "another root key" in output
     assert "\x1b" not in output
+
+
+async def test_usage_is_listed_and_kept_byte_for_byte(controller: Served, alice: FakeProvider, tmp_path: Path) -> None:
+    where, out = str(controller.directory), tmp_path / "usage.fedci"
+    assert "no usage" in (await controller.command("usage", where, ALICE)).output
+    claim = await alice.workers["w1"].claim(controller.world.tenant, new_attempt_id())
+    stated = claim.usage(controller.world, "f" * 64)
+    await controller.world.hear(ALICE, stated)
+    assert "wall-seconds" in (await controller.command("usage", where, ALICE)).output
+    done = await controller.command("usage", where, ALICE, "--out", str(out))
+    assert done.exit_code == 0, done.output
+    assert out.read_bytes() == stated
 
 
 async def test_a_url_works_as_a_directory_does_but_needs_the_token(controller: Served, tmp_path: Path) -> None:
