@@ -103,7 +103,10 @@ class Providers:
         known = _known(row)
         self._book.put(known)
         _log.info("provider_added", provider=row.name, root=introduced.fingerprint)
-        await self._learn_rate_card(known)
+        try:
+            await self._learn_rate_card(known)
+        except (WorldFault, PeerFault) as error:  # it is pinned by now; the next refresh asks again
+            _log.warning("rate_card_not_fetched", provider=known.name, reason=str(error))
         self.on_added(known)
         self._bells.offers_changed()
         return known

@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bus.processes import MARK
+from schemas import limits
 
 ADMINISTRATOR = "fedci-admin"
 LOOPBACK = "127.0.0.1"
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 HEARTBEAT_SECONDS = 10
 # Below Linux's range for outgoing connections, so that none of those takes a port between our look and the listen.
 PORT_RANGE = range(20000, 32000)
@@ -35,7 +35,7 @@ management.tcp.port = {{ports.management}}
 load_definitions = definitions.json
 loopback_users.{ADMINISTRATOR} = true
 heartbeat = {HEARTBEAT_SECONDS}
-max_message_size = {MAX_MESSAGE_BYTES}
+max_message_size = {limits.BUS_MESSAGE_BYTES}
 log.file = node.log
 log.file.level = info
 log.console = false

@@ -27,12 +27,13 @@ class Desk:
         self.root = b""
         self.rate_card = b""
         self.is_away = False
+        self.is_rate_card_away = False
 
     def show(self, provider: FakeProvider) -> None:
         self.card, self.root, self.rate_card = provider.card(), provider.root.public, provider.rate_card
 
     def answer(self, request: httpx.Request) -> httpx.Response:
-        if self.is_away:
+        if self.is_away or (self.is_rate_card_away and request.url.path.startswith("/statements/")):
             raise httpx.ConnectError("away", request=request)
         match request.url.path:
             case "/card":
@@ -89,6 +90,17 @@ async def refreshed(world: World) -> KnownProvider:
 async def test_a_provider_is_pinned_with_its_root_card_and_rate_card(world: World, alice: FakeProvider) -> None:
     known = await added(world)
     assert (known.name, known.root_key, known.card.serial) == (ALICE, alice.root.public, 1)
+    async with world.database.read() as session:
+        assert await provider_store.rate_card(session, ids.sha256_hex(alice.rate_card)) is not None
+
+
+async def test_a_rate_card_that_cannot_be_had_at_once_is_asked_for_again(
+    world: World, alice: FakeProvider, desk: Desk
+) -> None:
+    desk.is_rate_card_away = True
+    assert (await added(world)).name == ALICE
+    desk.is_rate_card_away = False
+    await refreshed(world)
     async with world.database.read() as session:
         assert await provider_store.rate_card(session, ids.sha256_hex(alice.rate_card)) is not None
 
