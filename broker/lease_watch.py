@@ -5,10 +5,12 @@
 | queue | published | the end of its order | lost; asked elsewhere |
 | grant | claimed, not answered | its claim | lost; asked elsewhere |
 | lease | granted | the last word of its worker | lost, `worker-lost`; retried elsewhere |
+| job | granted | the grant, its timeout and the grace of its tab | lost, `worker-lost`; retried elsewhere |
 | cancel | granted, cancelled | the cancel | lost; the job is cancelled, though its provider was never heard |
 
-The first three count only while the provider is heard (`decisions.leases`). The last one exists so that a cancel always
-ends: it gives up listening after several leases, which is safe, for nothing is started in the job's place.
+The lease counts only while the provider is heard (`decisions.leases`). The others exist so that every job ends, also
+where a provider never comes back. The cancel's gives up listening after several leases, which is safe, for nothing is
+started in the job's place.
 """
 
 import asyncio
@@ -16,13 +18,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from broker.bells import Bells, wait_for
 from broker.book import Book
 from broker.decisions import leases
 from broker.decisions.leases import Listening
-from broker.outcomes import end_ran, end_unstarted
+from broker.outcomes import end_ran, end_unstarted, spec_of
 from broker.store import attempts as attempt_store
 from broker.store import claims as claim_store
+from broker.store import runs as run_store
 from broker.tables import AttemptRow, ClaimState
 from runtime.clock import Clock
 from runtime.database import Database
@@ -48,8 +53,11 @@ class Leases:
     def heard(self, claim_id: str) -> None:
         self._heard[claim_id] = self._clock.boottime()
 
-    def heard_at(self, claim_id: str) -> float | None:
-        return self._heard.get(claim_id)
+    def heard_at(self, claim_id: str) -> float:
+        """When it was last heard of. One that is asked about before it was counts from now: it was granted just now, or
+        before this process was there to hear it.
+        """
+        return self._heard.setdefault(claim_id, self._clock.boottime())
 
     def keep_only(self, claim_ids: set[str]) -> None:
         self._heard = {claim: at for claim, at in self._heard.items() if claim in claim_ids}
@@ -85,6 +93,7 @@ class LeaseWatch:
         self._lease_seconds = lease_seconds
         self._bells = bells
         self._clock = clock
+        self._timeouts: dict[str, int] = {}
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -115,36 +124,47 @@ class LeaseWatch:
             running = await claim_store.running_claims(session)
             claimed = {row.attempt_id: row.claimed_at for row in await claim_store.claims_of(session, _ids(pending))}
             cancelled = await attempt_store.cancelled_at(session, [attempt.id for attempt, _ in running])
+            await self._learn_timeouts(session, [attempt for attempt, _ in running])
         self._leases.keep_only({claim.id for _, claim in running})
         watched = [self._pending(attempt, claimed.get(attempt.id)) for attempt in pending]
         for attempt, claim in running:
-            watched.append(self._running(attempt, claim.id))
+            watched += [self._leased(attempt, claim.id), self._timed(attempt)]
             watched.extend(self._cancelled(attempt, cancelled.get(attempt.id)))
         return watched
 
-    def _pending(self, attempt: AttemptRow, claimed_at: datetime | None) -> Watched:
-        hearing = self._book.hearing(attempt.provider)
-        if attempt.state is AttemptState.PUBLISHED or claimed_at is None:
-            due_at = leases.unclaimed_ends_at(self._boottime_of(attempt.expires_at), hearing)
-            why = "nobody claimed it while its order was good"
-        else:
-            due_at = leases.unanswered_ends_at(self._boottime_of(claimed_at), hearing)
-            why = attempt.why or "its claim could not be answered in time"
-        return Watched(attempt.id, attempt.state, due_at, leases.is_over(due_at, hearing), why)
+    async def _learn_timeouts(self, session: AsyncSession, running: list[AttemptRow]) -> None:
+        """Read the timeouts of jobs that run since the last look; they never change."""
+        known = {attempt.id: self._timeouts.get(attempt.id) for attempt in running}
+        jobs = await run_store.jobs_by_ids(session, {each.job_id for each in running if known[each.id] is None})
+        self._timeouts = {attempt.id: known[attempt.id] or spec_of(jobs[attempt.job_id]).timeout for attempt in running}
 
-    def _running(self, attempt: AttemptRow, claim_id: str) -> Watched:
+    def _pending(self, attempt: AttemptRow, claimed_at: datetime | None) -> Watched:
+        if attempt.state is AttemptState.PUBLISHED or claimed_at is None:
+            due_at = leases.unclaimed_ends_at(self._boottime_of(attempt.expires_at))
+            return self._by_clock(attempt, due_at, "nobody claimed it while its order was good")
+        due_at = leases.unanswered_ends_at(self._boottime_of(claimed_at))
+        return self._by_clock(attempt, due_at, attempt.why or "its claim could not be answered in time")
+
+    def _leased(self, attempt: AttemptRow, claim_id: str) -> Watched:
         listening = Listening(self._lease_seconds, self._leases.heard_at(claim_id))
         hearing = self._book.hearing(attempt.provider)
         due_at = leases.lease_ends_at(listening, hearing)
         why = f"nothing was heard of it for {self._lease_seconds} s"
         return Watched(attempt.id, attempt.state, due_at, leases.is_over(due_at, hearing), why)
 
+    def _timed(self, attempt: AttemptRow) -> Watched:
+        timeout = self._timeouts[attempt.id]
+        due_at = leases.job_ends_at(self._boottime_of(attempt.granted_at or attempt.made_at), timeout)
+        return self._by_clock(attempt, due_at, f"its end was not reported, though its time of {timeout} s is long over")
+
     def _cancelled(self, attempt: AttemptRow, cancelled_at: datetime | None) -> Iterator[Watched]:
         if cancelled_at is not None:
             until = cancelled_at + timedelta(seconds=CANCEL_LEASES * self._lease_seconds)
             why = "cancelled, and its provider could not be heard since"
-            due_at = self._boottime_of(until)
-            yield Watched(attempt.id, attempt.state, due_at, due_at <= self._clock.boottime(), why)
+            yield self._by_clock(attempt, self._boottime_of(until), why)
+
+    def _by_clock(self, attempt: AttemptRow, due_at: float, why: str) -> Watched:
+        return Watched(attempt.id, attempt.state, due_at, due_at <= self._clock.boottime(), why)
 
     def _boottime_of(self, at: datetime) -> float:
         """A wall instant on the clock that does not jump, as the two stand now."""

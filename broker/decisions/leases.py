@@ -1,4 +1,4 @@
-"""When silence shows that a run is over (DESIGN §7.3, §7.5).
+"""When an attempt is over because of what was not heard of it (DESIGN §7.3, §7.5).
 
 Rules:
 1. Silence counts only while our own session is up, and only up to the instant as of which the reply queue is known to
@@ -6,7 +6,9 @@ Rules:
 2. After every interruption of ours the count begins anew. So the controller always waits at least as long as the worker
    that holds its own lease shorter (`limits.LEASE_HELD_FRACTION`).
 3. An order that nobody claimed is given up when its envelope has expired, a claim that got no answer when its worker
-   must have let go of it; both by the same count.
+   must have let go of it; heard or not, for without a grant nothing runs: giving up too early costs a claim.
+4. A granted job is over when its own time is, with all that it may take to fetch and to store; heard or not, for its
+   worker stops it by then and its store's tab has ended. So a provider that never comes back holds no job for ever.
 
 All instants here are seconds of CLOCK_BOOTTIME: wall clocks jump.
 """
@@ -48,31 +50,32 @@ def hear(line: Line, before: Hearing) -> Hearing:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """One running claim: its lease, and when we last heard of it (None: not since we started)."""
+    """One running claim: its lease, and when we last heard of it."""
 
     lease_seconds: float
-    heard_at: float | None
+    heard_at: float
 
 
 def lease_ends_at(listening: Listening, hearing: Hearing) -> float | None:
     """The instant up to which silence must be heard to be proof; None while we are deaf."""
     if hearing.since is None:
         return None
-    return max(hearing.since, listening.heard_at or hearing.since) + listening.lease_seconds
+    return max(hearing.since, listening.heard_at) + listening.lease_seconds
 
 
-def unclaimed_ends_at(order_expires_at: float, hearing: Hearing) -> float | None:
-    """When an unclaimed order may be given up: expired for everybody, and a claim in time would have been read."""
-    if hearing.since is None:
-        return None
-    return max(order_expires_at, hearing.since) + limits.CLOCK_SKEW_SECONDS
+def unclaimed_ends_at(order_expires_at: float) -> float:
+    """When an unclaimed order is given up: expired for everybody, and a claim in time would wait no longer."""
+    return order_expires_at + limits.CLOCK_SKEW_SECONDS
 
 
-def unanswered_ends_at(claimed_at: float, hearing: Hearing) -> float | None:
-    """When a claim that was never answered may be given up: its worker has released it long ago."""
-    if hearing.since is None:
-        return None
-    return max(claimed_at, hearing.since) + 2 * limits.GRANT_SECONDS
+def unanswered_ends_at(claimed_at: float) -> float:
+    """When a claim that was never answered is given up: its worker has released it long ago."""
+    return claimed_at + 2 * limits.GRANT_SECONDS
+
+
+def job_ends_at(granted_at: float, timeout_seconds: float) -> float:
+    """When a granted job is over, whatever is heard of it: nothing that it does counts any more."""
+    return granted_at + timeout_seconds + limits.STORE_TAB_GRACE_SECONDS + limits.CLOCK_SKEW_SECONDS
 
 
 def is_over(ends_at: float | None, hearing: Hearing) -> bool:

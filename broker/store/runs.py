@@ -65,6 +65,10 @@ async def job_by_id(session: AsyncSession, job_id: int) -> JobRow:
     return await session.get_one(JobRow, job_id, with_for_update=True)
 
 
+async def jobs_by_ids(session: AsyncSession, job_ids: Collection[int]) -> dict[int, JobRow]:
+    return {row.id: row for row in await session.scalars(select(JobRow).where(JobRow.id.in_(job_ids)))}
+
+
 async def jobs_by_runs(session: AsyncSession, run_ids: Collection[str]) -> list[JobRow]:
     return list(await session.scalars(select(JobRow).where(JobRow.run_id.in_(run_ids)).order_by(JobRow.position)))
 

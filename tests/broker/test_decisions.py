@@ -15,6 +15,7 @@ from broker.decisions.leases import (
     Hearing,
     Listening,
     is_over,
+    job_ends_at,
     lease_ends_at,
     unanswered_ends_at,
     unclaimed_ends_at,
@@ -124,7 +125,6 @@ def test_silence_counts_only_while_we_hear_and_from_when_we_heard_without_a_brea
     assert lease_ends_at(listening, Hearing()) is None
     assert lease_ends_at(listening, Hearing(since=50, read_to=150)) == 220
     assert lease_ends_at(listening, Hearing(since=500, read_to=510)) == 620
-    assert lease_ends_at(Listening(120, None), Hearing(since=500, read_to=510)) == 620
 
 
 def test_a_lease_is_over_only_when_everything_up_to_its_end_was_read() -> None:
@@ -134,12 +134,10 @@ def test_a_lease_is_over_only_when_everything_up_to_its_end_was_read() -> None:
     assert not is_over(220, Hearing())
 
 
-def test_orders_and_claims_have_their_own_ends() -> None:
-    assert unclaimed_ends_at(1000, Hearing()) is None
-    assert unclaimed_ends_at(1000, Hearing(10, 20)) == 1030
-    assert unclaimed_ends_at(1000, Hearing(2000, 2000)) == 2030
-    assert unanswered_ends_at(1000, Hearing()) is None
-    assert unanswered_ends_at(1000, Hearing(10, 20)) == 1060
+def test_orders_claims_and_jobs_have_their_own_ends_that_need_no_hearing() -> None:
+    assert unclaimed_ends_at(1000) == 1030
+    assert unanswered_ends_at(1000) == 1060
+    assert job_ends_at(granted_at=1000, timeout_seconds=60) == 1000 + 60 + 1800 + 30
 
 
 # -- Logs

@@ -1,7 +1,15 @@
 """What comes together, too late, or never: batches that contradict themselves, silence, providers that are gone."""
 
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from broker.decisions.leases import Hearing
+from broker.store import claims as claim_store
+from broker.tables import AttemptRow, ClaimRow
+from schemas import limits
+from schemas.ends import EndReason
 from schemas.life import AttemptState, JobState
-from schemas.orders import Grant, StandDown
+from schemas.orders import Cancel, Grant, StandDown
 from schemas.refusals import Reason
 from tests.broker.world import FakeProvider, World
 
@@ -41,3 +49,83 @@ async def test_a_release_of_a_claim_that_never_came_and_the_next_claim_in_one_ba
     await world.hear(ALICE, claim.raw)
     assert (await world.said_one(Grant)).claim == claim.claim
     assert (await world.job(run)).state is JobState.RUNNING
+
+
+async def test_a_grant_made_while_the_watch_looks_is_heard_of_from_then_on(
+    world: World, alice: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider has been heard for long: whoever forgets when this claim spoke counts all of that as silence."""
+    world.clock.advance(1000)
+    run = await world.submit(ONE_JOB)
+    claim = await alice.workers["w1"].claim(world.tenant, (await world.job_order()).attempt)
+    read_running = claim_store.running_claims
+
+    async def granted_meanwhile(session: AsyncSession) -> list[tuple[AttemptRow, ClaimRow]]:
+        running = await read_running(session)
+        await world.hear(ALICE, claim.raw)
+        return running
+
+    with monkeypatch.context() as patched:
+        patched.setattr(claim_store, "running_claims", granted_meanwhile)
+        await world.controller.lease_watch.look()
+    await world.controller.lease_watch.look()
+    assert (await world.job(run)).state is JobState.RUNNING
+    world.clock.advance(121)
+    await world.controller.lease_watch.look()
+    assert (await world.attempt(claim.attempt)).state is AttemptState.LOST
+
+
+async def test_an_order_to_a_provider_that_is_gone_is_given_up_when_it_has_expired(
+    world: World, alice: FakeProvider
+) -> None:
+    run = await world.submit(ONE_JOB)
+    job = await world.job_order()
+    world.controller.book.learn_hearing(ALICE, Hearing)
+    world.clock.advance(3631)
+    await world.controller.lease_watch.look()
+    assert (await world.attempt(job.attempt)).state is AttemptState.LOST
+    assert (await world.job(run)).state is JobState.WAITING
+
+
+async def test_a_claim_without_an_answer_is_given_up_though_its_provider_is_gone(
+    world: World, alice: FakeProvider
+) -> None:
+    await world.submit(ONE_JOB)
+    claim = await alice.workers["w1"].claim(world.tenant, (await world.job_order()).attempt)
+    world.clock.advance(3590)
+    await world.controller.parts.trust.prime()
+    del world.issuer.accounts["dinah"]
+    await world.hear(ALICE, (await alice.workers["w1"].claim(world.tenant, claim.attempt)).raw)
+    world.controller.book.learn_hearing(ALICE, Hearing)
+    world.clock.advance(61)
+    await world.controller.lease_watch.look()
+    assert (await world.attempt(claim.attempt)).state is AttemptState.LOST
+
+
+async def test_a_job_whose_provider_never_comes_back_is_over_when_its_own_time_is(
+    world: World, alice: FakeProvider
+) -> None:
+    run = await world.submit("name: p\njobs:\n  build:\n    timeout: 60\n    steps: [make]\n")
+    claim = await alice.workers["w1"].claim(world.tenant, (await world.job_order()).attempt)
+    await world.hear(ALICE, claim.raw)
+    world.controller.book.learn_hearing(ALICE, Hearing)
+    world.clock.advance(60 + limits.STORE_TAB_GRACE_SECONDS)
+    await world.controller.lease_watch.look()
+    assert (await world.attempt(claim.attempt)).state is AttemptState.GRANTED
+    world.clock.advance(limits.CLOCK_SKEW_SECONDS)
+    await world.controller.lease_watch.look()
+    assert (await world.attempt(claim.attempt)).end_reason is EndReason.WORKER_LOST
+    assert (await world.job(run)).state is JobState.WAITING
+
+
+async def test_a_worker_that_beats_for_ever_does_not_keep_its_job_for_ever(world: World, alice: FakeProvider) -> None:
+    await world.submit("name: p\njobs:\n  build:\n    timeout: 60\n    steps: [make]\n")
+    claim = await alice.workers["w1"].claim(world.tenant, (await world.job_order()).attempt)
+    await world.hear(ALICE, claim.raw)
+    await world.said()
+    for _ in range(20):
+        world.clock.advance(100)
+        await world.hear(ALICE, claim.heartbeat())
+        await world.controller.lease_watch.look()
+    assert (await world.attempt(claim.attempt)).state is AttemptState.LOST
+    assert {said.order.cause for said in await world.said() if isinstance(said.order, Cancel)} == {"superseded"}

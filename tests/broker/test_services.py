@@ -216,7 +216,7 @@ async def test_after_a_restart_a_running_job_is_heard_again_before_it_can_be_los
     claim = await alice.workers["w1"].claim(world.tenant, (await world.job_order()).attempt)
     await world.hear(ALICE, claim.raw)
     await world.said()
-    world.clock.advance(10_000)
+    world.clock.advance(3_000)
     async with open_world(tmp_path, world.clock) as again:
         await again.controller.lease_watch.look()
         assert (await again.attempt(claim.attempt)).state is AttemptState.GRANTED
@@ -244,7 +244,7 @@ async def test_while_deaf_no_lease_expires(world: World, alice: FakeProvider) ->
     claim = await alice.workers["w1"].claim(world.tenant, (await world.job_order()).attempt)
     await world.hear(ALICE, claim.raw)
     world.controller.book.learn_hearing(ALICE, Hearing)
-    world.clock.advance(100_000)
+    world.clock.advance(5_000)
     await world.controller.lease_watch.look()
     assert (await world.attempt(claim.attempt)).state is AttemptState.GRANTED
 
