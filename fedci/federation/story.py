@@ -33,6 +33,7 @@ from runtime.http_client import open_client
 from schemas.refusals import Reason, Refusal
 
 RUN_SECONDS = 600.0
+LOG_SECONDS = 30.0
 ALICE, CECILIA, BETTINA = PROVIDERS
 DINAH, ELIZA = CUSTOMERS
 
@@ -94,7 +95,13 @@ class Story:
             self._runs[customer.person] = view
             self.screen.runs(self._reports())
 
-        note(await self.clients[customer.person].wait(run, note))
+        client = self.clients[customer.person]
+        note(await client.wait(run, note))
+        # A run is over with its last result; the last bytes of a log may still be on their way.
+        async with asyncio.timeout(LOG_SECONDS):
+            while not all(job.log is None or job.log.is_whole for job in self._runs[customer.person].graph):
+                await asyncio.sleep(controller_client.POLL_SECONDS)
+                note(await client.run(run))
 
     def _reports(self) -> list[RunReport]:
         return [
