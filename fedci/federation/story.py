@@ -7,8 +7,8 @@ ledgers' command line functions. The story only looks on and writes down what it
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -97,11 +97,14 @@ class Story:
 
         client = self.clients[customer.person]
         note(await client.wait(run, note))
-        # A run is over with its last result; the last bytes of a log may still be on their way.
-        async with asyncio.timeout(LOG_SECONDS):
-            while not all(job.log is None or job.log.is_whole for job in self._runs[customer.person].graph):
-                await asyncio.sleep(controller_client.POLL_SECONDS)
-                note(await client.run(run))
+        # A run is over with its last result; the last bytes of a log may still be on their way. What never comes shows.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._until_logs_are_whole(customer, note), LOG_SECONDS)
+
+    async def _until_logs_are_whole(self, customer: Customer, note: Callable[[RunView], None]) -> None:
+        while not all(job.log is None or job.log.is_whole for job in self._runs[customer.person].graph):
+            await asyncio.sleep(controller_client.POLL_SECONDS)
+            note(await self.clients[customer.person].run(self._runs[customer.person].id))
 
     def _reports(self) -> list[RunReport]:
         return [
