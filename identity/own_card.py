@@ -7,7 +7,7 @@ of invented names must not become a flood of requests. The card in hand never go
 
 import asyncio
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Protocol
 
 from identity.trust import verify_statement
@@ -38,7 +38,8 @@ class OwnCard:
         self._desk = desk
         self._clock = clock
         self._card: Card | None = None
-        self._asked_at: datetime | None = None
+        self._asked_at: float | None = None
+        self._read_at: float | None = None
         self._reading = asyncio.Lock()
 
     @property
@@ -51,6 +52,10 @@ class OwnCard:
         """What is charged at present, by the SHA-256 of its envelope; None before the first card was read."""
         return self._card.rate_card if self._card else None
 
+    def is_as_of(self, at: float) -> bool:
+        """Whether the card in hand was the desk's at `at` (boot time) or later: only then is whom it leaves out a stranger."""
+        return self._read_at is not None and self._read_at >= at
+
     async def renew(self) -> None:
         """Read the card again, unless that was just done. A desk that is away leaves the card in hand.
 
@@ -58,17 +63,19 @@ class OwnCard:
         by the pinned root: a person must look at that.
         """
         async with self._reading:
-            now = self._clock.now()
-            if self._asked_at is None or now - self._asked_at >= PAUSE:
+            now = self._clock.boottime()
+            if self._asked_at is None or now - self._asked_at >= PAUSE.total_seconds():
                 self._asked_at = now
                 await self._renew()
 
     async def _renew(self) -> None:
+        asked_at = self._clock.boottime()
         try:
             card = await self._read()
         except (WorldFault, PeerFault) as error:
             _warn(error)
             return
+        self._read_at = asked_at
         if self._card is None or card.serial >= self._card.serial:
             self._card = card
 

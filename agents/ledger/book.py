@@ -16,6 +16,7 @@ from identity.own_card import OwnCard
 from identity.trust import Seen, SignedBy, Trust, Verified, settle_duplicate
 from runtime.clock import Clock
 from runtime.database import Database
+from runtime.errors import WorldFault
 from runtime.logging import get_logger
 from schemas.refusals import Reason, Refusal
 from schemas.statements import Receipt, Usage
@@ -53,7 +54,8 @@ class Book:
     async def enter_usage(self, bodies: Sequence[bytes]) -> None:
         """Enter the facts that these envelopes state.
 
-        Raises WorldFault when the database cannot be written: then nothing of the batch is entered.
+        Raises WorldFault when the database cannot be written, or when the card does not list an agent and the desk
+        cannot be asked for a newer one: then nothing of the batch is entered.
         """
         read = [await self._read(raw) for raw in bodies]
         stated = {fact.message.id: fact for fact in read if not isinstance(fact, _Refused)}
@@ -77,11 +79,18 @@ class Book:
                     self._raise_alarm(session, "receipts", _Refused(raw, refusal))
 
     async def _read(self, raw: bytes) -> SignedBy[Usage] | _Refused:
-        fact = read_usage(raw, provider=self._provider, agents=self._own_card.agents)
+        came_at = self._clock.boottime()
+        fact = self._read_by_card(raw)
         if isinstance(fact, Refusal) and fact.reason is Reason.UNKNOWN_AGENT:
             await self._own_card.renew()
-            fact = read_usage(raw, provider=self._provider, agents=self._own_card.agents)
+            fact = self._read_by_card(raw)
+            if isinstance(fact, Refusal) and not self._own_card.is_as_of(came_at):
+                # Work that was done must not go unbilled because a desk is away, or was asked a moment too early.
+                raise WorldFault("a fact names an agent that the card in hand does not list, and no newer card came")
         return _Refused(raw, fact) if isinstance(fact, Refusal) else fact
+
+    def _read_by_card(self, raw: bytes) -> SignedBy[Usage] | Refusal:
+        return read_usage(raw, provider=self._provider, agents=self._own_card.agents)
 
     def _enter(
         self, session: AsyncSession, fact: SignedBy[Usage], known: dict[str, str], link: str

@@ -17,10 +17,11 @@ from agents.ledger.invoices import Customer, Invoicing
 from bus.desk_client import DeskClient
 from identity.account import Account
 from identity.keys import SigningKey
-from identity.own_card import OwnCard
+from identity.own_card import PAUSE, OwnCard
 from identity.speech import Speaker
 from identity.trust import SignedBy, Trust, verify_statement
 from runtime.database import Database
+from runtime.errors import WorldFault
 from runtime.migrations import check, upgrade
 from schemas import frame, pricing
 from schemas.ends import EndReason
@@ -42,8 +43,11 @@ class Desk:
 
     card: bytes
     rate_card: bytes
+    is_away: bool = False
 
     def answer(self, request: httpx.Request) -> httpx.Response:
+        if self.is_away:
+            raise httpx.ConnectError("away")
         if request.url.path == "/card":
             return httpx.Response(200, stream=httpx.ByteStream(self.card))
         if request.url.path == f"/statements/{sha256_hex(self.rate_card)}":
@@ -60,6 +64,8 @@ class Ledger:
     issuer: FakeIssuer
     rates: RateCard
     rates_digest: str
+    desk: Desk
+    card: Card
 
     def usage(self, quantity: str = "3600", *, subject: str = "a1", interval: int = 0, **changes: object) -> Usage:
         fields: dict[str, object] = {
@@ -119,7 +125,7 @@ async def ledger(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Ledger]:
     own_card = OwnCard(PROVIDER, ROOT.public, DeskClient("https://desk.alice.example", http), clock)
     book = Book(PROVIDER, own_card, Trust([issuer.profile()], client=client_of(issuer), clock=clock), database, clock)
     invoicing = Invoicing(PROVIDER, "ledger", LEDGER, own_card, database, clock)
-    yield Ledger(book, invoicing, database, clock, issuer, rates, sha256_hex(rates_raw))
+    yield Ledger(book, invoicing, database, clock, issuer, rates, sha256_hex(rates_raw), desk, card)
     await database.close()
     await http.aclose()
 
@@ -177,6 +183,31 @@ async def test_a_fact_that_is_not_what_it_says_is_refused_and_kept_as_an_alarm(
 async def test_a_fact_signed_by_another_key_than_the_agents_is_refused(ledger: Ledger) -> None:
     await ledger.enter(ledger.usage(), key=SigningKey.generate())
     assert await alarms(ledger) == [Reason.ENVELOPE_SIGNATURE]
+
+
+async def test_a_fact_waits_while_the_desk_cannot_say_whose_it_is(ledger: Ledger) -> None:
+    ledger.desk.is_away = True
+    with pytest.raises(WorldFault):
+        await ledger.enter(ledger.usage())
+    assert await alarms(ledger) == []
+    ledger.desk.is_away = False
+    ledger.clock.advance(PAUSE.total_seconds())
+    await ledger.enter(ledger.usage())
+    assert len(await facts(ledger)) == 1
+
+
+async def test_a_fact_of_an_agent_enrolled_just_after_the_card_was_read_is_no_strangers(ledger: Ledger) -> None:
+    await ledger.enter(ledger.usage())
+    enrolled = Agent(name="w8", role="worker", key=WORKER.public, accounts=())
+    newer = ledger.card.model_copy(update={"serial": 2, "agents": (*ledger.card.agents, enrolled)})
+    ledger.desk.card = frame.seal(newer, ROOT.private)
+    ledger.clock.advance(1)
+    with pytest.raises(WorldFault):
+        await ledger.enter(ledger.usage(agent="w8", subject="a2"))
+    ledger.clock.advance(PAUSE.total_seconds())
+    await ledger.enter(ledger.usage(agent="w8", subject="a2"))
+    assert len(await facts(ledger)) == 2
+    assert await alarms(ledger) == []
 
 
 async def test_garbage_between_facts_stops_none_of_them(ledger: Ledger) -> None:
