@@ -110,7 +110,8 @@ class Link:
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._on_end: set[Callable[[], None]] = set()
         for connection in (publishing, consuming):
-            connection.close_callbacks.add(self._on_connection_closed)
+            # Calls back also when it was lost before we came here, while the other one was being opened.
+            _raw(connection).closing.add_done_callback(self._on_closing)
 
     @property
     def has_ended(self) -> bool:
@@ -169,8 +170,8 @@ class Link:
             with contextlib.suppress(BusFault):
                 await within(CLOSE_SECONDS, connection.close(), "closing")
 
-    def _on_connection_closed(self, _: object, error: BaseException | None) -> None:
-        self.end(describe(error))
+    def _on_closing(self, closing: "asyncio.Future[object]") -> None:
+        self.end("closed" if closing.cancelled() else describe(closing.exception()))
 
 
 async def working_link(links: Watched[Link | None]) -> Link:

@@ -29,7 +29,7 @@ from bus.waiting import BackOff, Watched, first_of
 from runtime.clock import Clock
 from runtime.errors import PeerFault, WorldFault
 from runtime.logging import get_logger
-from runtime.outbox import Later, PublishResult
+from runtime.outbox import Later, PublishResult, Sent
 from schemas import limits
 from schemas.refusals import Refusal
 from schemas.sessions import SessionGranted
@@ -175,13 +175,12 @@ class BusSession:
         if len(body) > limits.BUS_MESSAGE_BYTES:
             raise ValueError(f"{len(body)} bytes, the bus carries {limits.BUS_MESSAGE_BYTES}")
         message = Outgoing(exchange, routing_key, body, message_type, correlation_id, expires_after)
-        try:
-            async with asyncio.timeout(self._bounds.publish_seconds), self._window:
-                if self._publisher is None:
-                    return Later(self.status.reason or "the session is not up")
-                return await self._publisher.publish(message, self._bounds.publish_seconds)
-        except TimeoutError:
-            return Later(f"no confirm within {self._bounds.publish_seconds:g} s")
+        result = await self._publish(message)
+        if not isinstance(result, Sent):
+            # It may have failed without waiting for anything: whoever tries again at once must not starve the loop,
+            # and with it the news that the connection is lost.
+            await asyncio.sleep(0)
+        return result
 
     def consume(self, queue: str, handler: Handler, *, prefetch: int = 20, probe_seconds: float = 5.0) -> Subscription:
         """Call `handler` for each delivery of `queue`, in order, until the subscription is stopped."""
@@ -242,6 +241,16 @@ class BusSession:
         self._closing.set()
 
     # -- the session's own work
+
+    async def _publish(self, message: Outgoing) -> PublishResult:
+        seconds = self._bounds.publish_seconds
+        try:
+            async with asyncio.timeout(seconds), self._window:
+                if self._publisher is None:
+                    return Later(self.status.reason or "the session is not up")
+                return await self._publisher.publish(message, seconds)
+        except TimeoutError:
+            return Later(f"no confirm within {seconds:g} s")
 
     def _subscribe(self, queue: str, handler: BatchHandler, taking: Taking) -> Subscription:
         subscription = Subscription(queue, handler, taking, self._links, self._clock)

@@ -3,13 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import aio_pika
+import pytest
 import pytest_asyncio
 
 from bus.access import AdminAccess
 from bus.delivery import Delivery, Fate
-from bus.session import SessionLimits
+from bus.link import Link
+from bus.session import BusSession, SessionLimits
+from runtime.clock import SystemClock
 from runtime.outbox import Later, Sent
 from schemas.refusals import Reason, Refusal
+from schemas.sessions import SessionGranted
 from tests.bus_world import DINAH, NAMES, QUICK, Bus, bus_for_tests, running, say, soon
 from tests.proxy import Mode, Proxy, proxy_to
 
@@ -246,3 +251,40 @@ async def test_closing_lets_the_handler_finish_and_settle(bus: Bus) -> None:
         leave.set()
         await soon(closing)
     assert await bus.take_all(REPLIES) == [b"2"]
+
+
+async def test_cancelling_the_session_cancels_the_handler_and_keeps_the_message(bus: Bus) -> None:
+    entered, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def endless(_: Delivery) -> Fate:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return Fate.SETTLED
+
+    await bus.put(REPLIES, "", b"1")
+    session = BusSession(bus.controller(), name="a test", clock=SystemClock(), bounds=QUICK)
+    session.consume(REPLIES, endless)
+    task = asyncio.create_task(session.run())
+    await soon(entered.wait())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(task)
+    assert cancelled.is_set()
+    assert not session.status.is_up
+    assert await bus.take_all(REPLIES) == [b"1"]
+
+
+async def test_a_connection_lost_while_the_other_was_opened_ends_the_link(bus: Bus) -> None:
+    desk = bus.controller()
+    granted = await desk()
+    assert isinstance(granted, SessionGranted)
+    lost = asyncio.Event()
+    publishing = await aio_pika.connect(bus.access.amqp_url(bus.vhost, desk.user, desk.password))
+    publishing.close_callbacks.add(lambda *_: lost.set())
+    await bus.provisioner.close_connections(desk.user, "a test")
+    await soon(lost.wait())
+    link = Link(granted, publishing, bus.admin)
+    assert "CONNECTION_FORCED" in await soon(link.ended())

@@ -197,6 +197,7 @@ async def test_a_slot_waits_through_a_lost_connection(bus: Bus) -> None:
         await bus.provisioner.close_connections(desk.user, "a test")
         if session.status == up:
             await soon(session.status_changed(up))
+        await soon(session.up())
         assert not await delivery.ack()
         again = await soon(taker.take())
         assert again.body == b"d1"
