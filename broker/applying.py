@@ -266,6 +266,8 @@ async def apply_usage(session: AsyncSession, provider: str, item: UsageCame, app
     seen = settle_duplicate(known.digest if known else None, item.signed.digest)
     if isinstance(seen, Refusal):
         await raise_equivocation(session, provider, usage.id, "usage event", now)
+    elif seen is Seen.NEW and not await usage_store.is_room_for(session, usage):
+        _log.error("usage_flood", provider=provider, agent=usage.agent, attempt=usage.attempt)
     elif seen is Seen.NEW:
         await usage_store.add_fact(session, usage, item.signed.digest, item.signed.raw, now)
         applied.is_usage_new = True

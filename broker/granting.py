@@ -54,7 +54,8 @@ async def gather_grant(session: AsyncSession, attempt_id: str) -> GrantFacts:
     facts = (await gather_facts(session, job.run_id, [job]))[0]
     boxes = await project_store.secret_boxes(session, facts.project, facts.spec.secrets)
     card = await provider_store.rate_card(session, attempt.rate_card)
-    reservation = None if card is None else reserve(read_rate_card(card), facts.spec.timeout)
+    cores = facts.spec.resources.cores
+    reservation = None if card is None else reserve(read_rate_card(card), facts.spec.timeout, cores)
     return GrantFacts(facts, boxes, reservation)
 
 

@@ -217,6 +217,9 @@ class Intake:
             await raise_equivocation(session, self._provider, item.claim.claim, "claim", self._clock.now())
         if seen is not Seen.NEW:
             return
+        if not await claim_store.may_be_claimed(session, item.claim.attempt):
+            _log.error("claim_flood", provider=self._provider, attempt=item.claim.attempt, worker=item.claim.agent)
+            return
         attempt = await attempt_store.attempt(session, item.claim.attempt)
         if await self._decide(session, attempt, None) != prepared.decision:
             raise _Outdated

@@ -18,6 +18,8 @@ from schemas.reports import Log
 
 MAX_LOG_BYTES = limits.JOB_LOG_BYTES + limits.MIB
 """What a job may log, and a little for what the worker itself says in its log."""
+MAX_RANGES = 1000
+"""Pieces of a log with gaps between: an honest worker sends in order, and a resend begins at the first gap."""
 READ_BYTES = 256 * limits.KIB
 
 
@@ -49,11 +51,13 @@ class LogFiles:
                 start, end = chunk.offset, chunk.offset + len(chunk.data)
                 if end > MAX_LOG_BYTES:
                     refused.append(f"bytes {start} to {end} are beyond the cap of a log")
+                elif len(grown := add_range(ranges, start, end)) > MAX_RANGES:
+                    refused.append(f"the log came in over {MAX_RANGES} pieces with gaps between")
                 elif differs_at := _first_difference(descriptor, ranges, chunk):
                     refused.append(differs_at)
                 else:
                     _write_at(descriptor, chunk.data, start)
-                    ranges = add_range(ranges, start, end)
+                    ranges = grown
             os.fdatasync(descriptor)
         finally:
             os.close(descriptor)

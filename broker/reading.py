@@ -19,7 +19,11 @@ from schemas import frame, registry
 from schemas.frame import UnverifiedFrame
 from schemas.refusals import Reason, Refusal
 from schemas.reports import Claim, ClaimReport, Introduced, Refused
-from schemas.statements import Usage
+from schemas.sealing import is_sealable_to
+from schemas.statements import Usage, usage_id
+
+MAX_REPORTS = 1_000_000
+"""Reports of one claim, each a row: a heartbeat every tenth of a second for the longest job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,8 @@ class Reader:
             case Claim() as claim:
                 if agent.role != "worker":
                     return Refusal(Reason.UNKNOWN_AGENT, f"{agent.name} is no worker but a {agent.role}")
+                if not is_sealable_to(claim.grant_key):
+                    return Refusal(Reason.MALFORMED_PAYLOAD, "no box can be sealed to the claim's one-time key")
                 return ClaimCame(verified, claim)
             case Refused() as refused:
                 return RefusedCame(verified, refused)
@@ -145,6 +151,8 @@ class Reader:
             return signed
         if (signed.message.iss, signed.message.sub) != (self._voice.issuer, self._voice.sub):
             return Refusal(Reason.IDENTITY_MISMATCH, "a usage event of another customer")
+        if unverified.id != usage_id(unverified.provider, unverified.subject, unverified.meter, unverified.interval):
+            return Refusal(Reason.IDENTITY_MISMATCH, "the usage event's id does not derive from its fact")
         return UsageCame(signed)
 
 
@@ -154,4 +162,6 @@ def check_claim(said: ClaimReport, row: ClaimRow, provider: str) -> Refusal | No
         return Refusal(Reason.WRONG_ORIGIN, f"a claim of {row.provider}, reported over {provider}'s bus")
     if (said.attempt, said.agent) != (row.attempt_id, row.worker):
         return Refusal(Reason.IDENTITY_MISMATCH, "the report names another attempt or worker than its claim")
+    if said.sequence >= MAX_REPORTS:
+        return Refusal(Reason.TOO_LARGE, f"a claim has at most {MAX_REPORTS} reports")
     return None

@@ -8,6 +8,7 @@ transaction, so no event is answered twice, and none is forgotten: what is unans
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from decimal import Decimal
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,9 +16,11 @@ from broker.bells import Bells, wait_for
 from broker.book import Book
 from broker.decisions.settling import contiguous
 from broker.decisions.witness import Verdict, Witnessed, judge_usage
+from broker.outcomes import spec_of
 from broker.outgoing import Outgoing
 from broker.store import attempts as attempt_store
 from broker.store import claims as claim_store
+from broker.store import runs as run_store
 from broker.store import usage as usage_store
 from broker.tables import AttemptRow, ReceiptRow, UsageRow
 from broker.voice import Voice
@@ -78,15 +81,17 @@ class Receipts:
 
     async def _judge(self, session: AsyncSession, row: UsageRow) -> Verdict:
         usage = usage_of(row)
-        witnessed = await self._witnessed(session, usage.attempt) if usage.attempt is not None else None
+        witnessed = await self._witnessed(session, row, usage.attempt) if usage.attempt is not None else None
         is_our_store = self._book.store_of(usage.provider) is not None
         return judge_usage(usage, witnessed, is_our_store=is_our_store)
 
-    async def _witnessed(self, session: AsyncSession, attempt_id: str) -> Witnessed | None:
+    async def _witnessed(self, session: AsyncSession, row: UsageRow, attempt_id: str) -> Witnessed | None:
         attempt = await attempt_store.attempt(session, attempt_id)
         if attempt is None:
             return None
         claim = await claim_store.granted_claim(session, attempt_id)
+        job = await run_store.job_by_id(session, attempt.job_id)
+        before = [usage_of(known).quantity for known in await usage_store.earlier(session, row)]
         return Witnessed(
             provider=attempt.provider,
             store=attempt.store,
@@ -96,6 +101,8 @@ class Receipts:
             log_bytes=contiguous(claim_store.ranges_of(claim)) if claim else 0,
             end=attempt.end_reason,
             was_lost=attempt.state is AttemptState.LOST,
+            cores=spec_of(job).resources.cores,
+            before=sum(before, Decimal(0)),
         )
 
     async def _sign(self, provider: str, verdict: Verdict, events: Sequence[UsageRow]) -> None:

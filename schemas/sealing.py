@@ -15,6 +15,15 @@ def _info(attempt: str, claim: str) -> bytes:
     return b"fedci.grant/1\n%b\n%b" % (attempt.encode("ascii"), claim.encode("ascii"))
 
 
+def is_sealable_to(grant_key: bytes) -> bool:
+    """Whether a box can be sealed to this key: a point of small order gives no secret (RFC 7748 §6.1)."""
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(grant_key))
+    except ValueError:
+        return False
+    return True
+
+
 def seal_for_claim(plaintext: bytes, grant_key: bytes, *, attempt: str, claim: str) -> bytes:
     """Encrypt for the holder of the one-time key `grant_key` (32 raw bytes) of this claim."""
     return _SUITE.encrypt(plaintext, X25519PublicKey.from_public_bytes(grant_key), _info(attempt, claim))

@@ -20,9 +20,9 @@ class Reservation:
         return f"{self.amount} {self.currency}"
 
 
-def reserve(card: RateCard, timeout_seconds: int) -> Reservation:
-    """The price of one attempt that runs until its timeout, under this rate card."""
-    quantities = {"attempts": Decimal(1), "wall-seconds": Decimal(timeout_seconds)}
+def reserve(card: RateCard, timeout_seconds: int, cores: int) -> Reservation:
+    """The price of one attempt that keeps so many cores until its timeout, under this rate card."""
+    quantities = {"attempts": Decimal(1), "wall-seconds": Decimal(timeout_seconds) * cores}
     amount = sum(
         (
             line_amount(rate, billed_quantity(rate, quantities[rate.meter]), card.decimals)

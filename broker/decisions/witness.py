@@ -29,6 +29,9 @@ class Witnessed:
     log_bytes: int
     end: EndReason | None
     was_lost: bool
+    cores: int = 1
+    before: Decimal = Decimal(0)
+    """What earlier events of this meter say that it used, unless they were disputed: intervals add up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,19 @@ def _is_other_rate_card(usage: Usage, witnessed: Witnessed) -> bool:
     return not _is_store_event(usage) and usage.rate_card != witnessed.rate_card
 
 
+def _is_counted_twice(usage: Usage, witnessed: Witnessed) -> bool:
+    return usage.meter == "attempts" and usage.quantity + witnessed.before > 1
+
+
 def _is_longer_than_seen(usage: Usage, witnessed: Witnessed) -> bool:
-    return usage.meter == "wall-seconds" and usage.quantity > Decimal(witnessed.seconds + SLACK_SECONDS)
+    """Each core that was reserved counts (DESIGN §9)."""
+    most = Decimal(witnessed.seconds + SLACK_SECONDS) * witnessed.cores
+    return usage.meter == "wall-seconds" and usage.quantity + witnessed.before > most
 
 
 def _is_more_log_than_seen(usage: Usage, witnessed: Witnessed) -> bool:
-    return usage.meter == "log-bytes" and usage.quantity > witnessed.log_bytes + LOG_SLACK_BYTES
+    most = witnessed.log_bytes + LOG_SLACK_BYTES
+    return usage.meter == "log-bytes" and usage.quantity + witnessed.before > most
 
 
 def _contradicts_loss(usage: Usage, witnessed: Witnessed) -> bool:
@@ -91,6 +101,7 @@ _OBJECTIONS: tuple[tuple[Callable[[Usage, Witnessed], bool], str], ...] = (
     (_is_other_rate_card, "the order named another rate card"),
     (_contradicts_loss, "the attempt was lost for us: its lease had expired"),
     (_contradicts_end, "the attempt ended for another reason"),
+    (_is_counted_twice, "more than the one attempt that it was"),
     (_is_longer_than_seen, "longer than from our grant to the report of its end"),
     (_is_more_log_than_seen, "more log than arrived here"),
 )

@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from broker.store import room
 from broker.tables import ArtifactRow, AttemptRow, BlobRow, JobRow, RefusalRow, RunRow
 from schemas.ends import EndReason
 from schemas.life import AttemptState, can_attempt_become
@@ -83,15 +84,22 @@ async def errors_of(session: AsyncSession, job_id: int) -> tuple[int, int]:
 
 
 async def add_refusal(session: AsyncSession, row: RefusalRow) -> RefusalRow | None:
-    """Record a refusal; the earlier one where this agent has refused the same before."""
+    """Record a refusal; the earlier one where this agent has refused the same before.
+
+    One that is about no order of ours is recorded only while there is room.
+    """
     query = select(RefusalRow).where(
         RefusalRow.provider == row.provider, RefusalRow.agent == row.agent, RefusalRow.subject == row.subject
     )
     known = await session.scalar(query)
-    if known is None:
+    if known is None and (row.job_id is not None or await _is_room_for_strangers(session, row.provider)):
         session.add(row)
         await session.flush()
     return known
+
+
+async def _is_room_for_strangers(session: AsyncSession, provider: str) -> bool:
+    return await room.is_room(session, RefusalRow, RefusalRow.provider == provider, RefusalRow.job_id.is_(None))
 
 
 async def refusals_of(session: AsyncSession, job_ids: Collection[int]) -> list[RefusalRow]:

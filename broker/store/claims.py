@@ -7,6 +7,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from broker.decisions.settling import Ranges
+from broker.store import room
 from broker.tables import Answer, AttemptRow, ClaimRow, ClaimState, OrphanRow, ReportRow
 from schemas.life import AttemptState
 
@@ -18,6 +19,11 @@ async def claim(session: AsyncSession, claim_id: str) -> ClaimRow | None:
 async def add_claim(session: AsyncSession, row: ClaimRow) -> None:
     session.add(row)
     await session.flush()
+
+
+async def may_be_claimed(session: AsyncSession, attempt_id: str) -> bool:
+    """Whether a further claim of this attempt is recorded: there are never many, unless somebody floods us."""
+    return await room.is_room(session, ClaimRow, ClaimRow.attempt_id == attempt_id, rows=room.CLAIMS)
 
 
 async def claims_of(session: AsyncSession, attempt_ids: Collection[str]) -> list[ClaimRow]:
@@ -70,8 +76,10 @@ def ranges_of(row: ClaimRow) -> Ranges:
 
 
 async def add_orphan(session: AsyncSession, row: OrphanRow) -> bool:
-    """Record an orphan once; False when it is known."""
+    """Record an orphan once; False when it is known, or its provider has left more of them than anybody looks at."""
     if await session.get(OrphanRow, row.claim_id) is not None:
+        return False
+    if not await room.is_room(session, OrphanRow, OrphanRow.provider == row.provider):
         return False
     session.add(row)
     await session.flush()

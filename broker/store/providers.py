@@ -5,6 +5,7 @@ from datetime import datetime
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from broker.store import room
 from broker.tables import AlarmRow, ProviderRow, RateCardRow
 
 
@@ -57,9 +58,11 @@ async def save_rate_card(session: AsyncSession, provider_name: str, digest: str,
 async def raise_alarm(
     session: AsyncSession, provider_name: str, kind: str, about: str, detail: str, now: datetime
 ) -> bool:
-    """Record an alarm once; False when it stands already."""
+    """Record an alarm once; False when it stands already, or too many of this provider do."""
     known = select(AlarmRow).where(AlarmRow.provider == provider_name, AlarmRow.kind == kind, AlarmRow.about == about)
     if await session.scalar(known) is not None:
+        return False
+    if not await room.is_room(session, AlarmRow, AlarmRow.provider == provider_name):
         return False
     session.add(AlarmRow(provider=provider_name, kind=kind, about=about, detail=detail, raised_at=now))
     await session.flush()

@@ -7,6 +7,7 @@ from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from broker.decisions.witness import Verdict
+from broker.store import room
 from broker.tables import Answer, AttemptRow, ClaimRow, ClaimState, JobRow, ReceiptRow, RunRow, UsageRow
 from schemas.ids import sha256_hex
 from schemas.life import FINAL_ATTEMPT_STATES
@@ -37,6 +38,24 @@ async def add_fact(session: AsyncSession, usage: Usage, digest: str, raw: bytes,
         )
     )
     await session.flush()
+
+
+async def is_room_for(session: AsyncSession, usage: Usage) -> bool:
+    """Whether a further fact of this attempt is recorded: more than so many are nobody's honest account."""
+    where = (UsageRow.provider == usage.provider, UsageRow.attempt_id == usage.attempt)
+    return usage.attempt is None or await room.is_room(session, UsageRow, *where, rows=room.FACTS)
+
+
+async def earlier(session: AsyncSession, row: UsageRow) -> list[UsageRow]:
+    """The facts of the same provider, attempt and meter that came before this one and were not disputed."""
+    query = select(UsageRow).where(
+        UsageRow.provider == row.provider,
+        UsageRow.attempt_id == row.attempt_id,
+        UsageRow.meter == row.meter,
+        UsageRow.position < row.position,
+        UsageRow.verdict.is_distinct_from("disputed"),
+    )
+    return list(await session.scalars(query))
 
 
 def link(previous: str, digest: str, received_at: datetime) -> str:

@@ -90,7 +90,7 @@ async def test_usage_is_kept_once_chained_and_another_content_is_an_alarm(world:
     rate_card = ids.sha256_hex(alice.rate_card)
     first = claim.usage(world, rate_card)
     second = claim.usage(world, rate_card, quantity="3")
-    other = claim.usage(world, rate_card, meter="attempts", id="e" * 64)
+    other = claim.usage(world, rate_card, meter="attempts")
     await world.hear(alice.name, first, first, second, other)
     async with world.database.read() as session:
         rows = await usage_store.facts(session, provider=alice.name)

@@ -221,7 +221,6 @@ class Claimed:
         now, provider = self.worker.provider.clock.now(), self.worker.provider.name
         facts: dict[str, Any] = {
             "provider": provider,
-            "id": usage_id(provider, self.attempt, "wall-seconds", 0),
             "source": f"fedci:{provider}:{self.worker.name}",
             "subject": self.attempt,
             "agent": self.worker.name,
@@ -237,7 +236,9 @@ class Claimed:
             "claim": self.claim,
             "reason": EndReason.SUCCEEDED,
         }
-        return self.worker.speaker.statement(Usage, **(facts | changes))
+        facts |= changes
+        derived = usage_id(provider, facts["subject"], facts["meter"], facts["interval"])
+        return self.worker.speaker.statement(Usage, **({"id": derived} | facts))
 
     def open(self, grant: Grant) -> GrantSecrets | None:
         """What was sealed to this claim, or None when it was sealed to another."""
