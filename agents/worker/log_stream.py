@@ -6,7 +6,8 @@ Rules:
 2. A message leaves when `LOG_CHUNK_BYTES` are there, or `batch_seconds` after the first byte that waits.
 3. At most `window` messages are under way. One that the bus does not take is tried again, for ever, at growing
    intervals; the others behind it in the window go on.
-4. When the spool is `backlog_bytes` ahead of what the bus has confirmed, `write` waits, and so does the job's pipe.
+4. A message that the disk has no room to note is made later; meanwhile nothing of the log is given up.
+5. When the spool is `backlog_bytes` ahead of what the bus has confirmed, `write` waits, and so does the job's pipe.
    `stop_pausing` ends that for good: after the job was told to end, nothing may hold up its end.
 
 At least once: after a restart what was not known to be confirmed is sent again. Heartbeats do not pass here.
@@ -97,11 +98,19 @@ class LogStream:
             for cut in self._spool.cuts(self._start, self._spool.cut_to):
                 await launch(cut)
             while await self._wait_for_batch():
-                async with self._file:
-                    now = wire.to_milliseconds(self._clock.now())
-                    cut_now = await asyncio.to_thread(self._spool.cut, now)
+                cut_now = await self._cut()
                 if cut_now is not None:
                     await launch(cut_now)
+
+    async def _cut(self) -> Cut | None:
+        """Make the next message; None, after a pause, while the disk has no room for that: the bytes stay here."""
+        try:
+            async with self._file:
+                return await asyncio.to_thread(self._spool.cut, wire.to_milliseconds(self._clock.now()))
+        except OSError as error:
+            _log.error("log_not_cut", reason=str(error))
+            await asyncio.sleep(self._limits.last_retry_seconds)
+            return None
 
     def _has_room(self) -> bool:
         return not self._is_pausing or self._spool.length - self._confirmed_bytes <= self._limits.backlog_bytes

@@ -112,7 +112,11 @@ class Logs:
             await asyncio.sleep(NOTE_SECONDS)
             if stream.acknowledged > noted:
                 noted = stream.acknowledged
-                await self._journal.note_log(claim, noted, is_whole=False)
+                try:
+                    await self._journal.note_log(claim, noted, is_whole=False)
+                except WorldFault as error:
+                    # After a restart more is sent again than need be; that is no reason to stop sending now.
+                    _log.warning("log_progress_not_noted", claim=claim, reason=str(error))
 
     async def _resend(self, ref: ClaimRef, start: int, end: int) -> None:
         spool = await asyncio.to_thread(SpoolReader, self._directory, ref.claim)

@@ -8,6 +8,7 @@ A record is written before its message leaves. After a crash of the machine the 
 point past the log's end are dropped. The calls block: they belong into a thread. Nothing is sent from here.
 """
 
+import errno
 import hashlib
 import os
 import struct
@@ -104,17 +105,27 @@ class Spool(SpoolReader):
             view = view[written:]
 
     def cut(self, made_at_ms: int) -> Cut | None:
-        """Make the next message of what was appended; None where nothing was."""
+        """Make the next message of what was appended; None where nothing was.
+
+        Raises OSError where the disk has no room for its record: then it can be made later.
+        """
         if not self.uncut:
             return None
         cut = Cut(self.cut_to, min(self.uncut, limits.LOG_CHUNK_BYTES), made_at_ms)
-        os.write(self._cuts, _RECORD.pack(cut.offset, cut.length, cut.made_at_ms))
+        self._write_record(_RECORD.pack(cut.offset, cut.length, cut.made_at_ms))
         self.cut_to = cut.end
         return cut
 
     def sync(self) -> None:
         """Return when the bytes are on the disk."""
         os.fdatasync(self._log)
+
+    def _write_record(self, record: bytes) -> None:
+        count = self._cut_count()
+        if os.write(self._cuts, record) < len(record):
+            # Half of one would shift all that come after it.
+            os.ftruncate(self._cuts, count * _RECORD.size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _read_what_is_there(self) -> None:
         while data := os.pread(self._log, _READ_BYTES, self.length):

@@ -8,9 +8,11 @@ import pytest
 
 from agents.sandbox.causes import Cause
 from agents.sandbox.executor import End, SandboxUnavailable
+from agents.worker import logs
 from agents.worker.claims import Claimed
 from agents.worker.journal import ClaimState
 from agents.worker.services import Services
+from agents.worker.voice import ClaimRef
 from bus.delivery import Fate
 from runtime.errors import WorldFault
 from runtime.outbox import Later, Sent
@@ -383,3 +385,25 @@ async def test_a_claim_without_grant_is_released_after_a_restart_and_may_come_ag
     assert released.reason is Reason.DRAINING
     first, second = world.bus.of(Claim)
     assert first.claim != second.claim
+
+
+async def test_a_journal_without_room_does_not_end_the_sending_of_a_log(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How far the bus has a log is noted now and then, and is no more than a help for the next start."""
+    monkeypatch.setattr(logs, "NOTE_SECONDS", 0.001)
+    async with world.running() as services:
+        failed = asyncio.Event()
+
+        async def no_room(*_: object, **__: object) -> None:
+            failed.set()
+            raise WorldFault("the disk is full")
+
+        stream = await services.logs.open(ClaimRef(world.dinah.tenant, ids.new_attempt_id(), ids.new_claim_id()))
+        with monkeypatch.context() as patched:
+            patched.setattr(services.journal, "note_log", no_room)
+            await stream.write(b"one ")
+            await failed.wait()
+        await stream.write(b"two")
+        await stream.close()
+        await world.bus.until_true(lambda: world.bus.log() == b"one two")

@@ -1,8 +1,9 @@
 """Every byte arrives once, in its place, whatever the bus does; and the job waits rather than the memory fills."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,3 +157,30 @@ async def test_a_stream_goes_on_from_where_the_bus_had_it(tmp_path: Path) -> Non
         await again.close()
         await running
     assert second.chunks == {acknowledged: b"and the rest"}
+
+
+@contextmanager
+def _full(spool: Spool) -> Iterator[None]:
+    """The disk has no room for another record of the spool, while the block lasts."""
+    descriptor, room, none = spool._cuts, os.dup(spool._cuts), os.open("/dev/full", os.O_RDWR)
+    os.dup2(none, descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(room, descriptor)
+        os.close(room)
+        os.close(none)
+
+
+async def test_a_full_disk_delays_the_log_and_takes_nothing_of_it(tmp_path: Path) -> None:
+    bus, spool = Bus(), Spool(tmp_path, "c")
+    stream = LogStream(spool, bus.send, ManualClock(), bounds=FAST)
+    async with _streaming(stream) as running:
+        with _full(spool):
+            await stream.write(b"before ")
+            done, _ = await asyncio.wait([running], timeout=0.05)
+            assert not done
+        await stream.write(b"and after")
+        await stream.close()
+        await running
+    assert bus.log() == b"before and after"

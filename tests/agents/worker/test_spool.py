@@ -1,7 +1,9 @@
 """A log on disk is the log: every byte once, and cut the same way however often it is sent."""
 
+import os
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,4 +86,19 @@ def test_a_log_is_read_while_it_is_written(tmp_path: Path) -> None:
     spool.cut(2)
     assert [reader.read(cut) for cut in reader.cuts(0, 99)] == [b"first", b"second"]
     reader.close()
+    spool.close()
+
+
+def test_half_a_record_is_taken_back_so_that_the_next_ones_are_read_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    spool = Spool(tmp_path, "c1")
+    spool.append(b"0123456789")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
+        with pytest.raises(OSError, match="No space"):
+            spool.cut(7)
+    assert spool.cut(8) == Cut(0, 10, 8)
+    assert list(spool.cuts(0, 10)) == [Cut(0, 10, 8)]
     spool.close()
