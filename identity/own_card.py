@@ -53,7 +53,7 @@ class OwnCard:
         return self._card.rate_card if self._card else None
 
     def is_as_of(self, at: float) -> bool:
-        """Whether the card in hand was the desk's at `at` (boot time) or later: only then is whom it leaves out a stranger."""
+        """Whether the card in hand was the desk's at `at` (boot time) or later: else whom it omits may be new."""
         return self._read_at is not None and self._read_at >= at
 
     async def renew(self) -> None:
