@@ -235,12 +235,11 @@ class Journal:
         query = "SELECT count(*) FROM claims WHERE tenant = ? AND state = 'over'"
         return int(await self._file.read(lambda db: db.execute(query, (tenant,)).fetchone()[0]))
 
-    async def kept_reports(self, claim: str, sequences: Iterable[int]) -> list[bytes]:
-        """The reports of these numbers that are still kept, in their order."""
-        wanted = frozenset(sequences)
+    async def kept_reports(self, claim: str, sequences: Collection[int] | None = None) -> list[bytes]:
+        """The reports that are still kept, in their order; only those of these numbers where some are named."""
         query = "SELECT sequence, body FROM reports WHERE claim = ? ORDER BY sequence"
         rows = await self._file.read(lambda db: db.execute(query, (claim,)).fetchall())
-        return [bytes(row["body"]) for row in rows if row["sequence"] in wanted]
+        return [bytes(row["body"]) for row in rows if sequences is None or row["sequence"] in sequences]
 
     # -- orders and messages
 
@@ -269,6 +268,11 @@ class Journal:
         """How many messages wait in the outbox."""
         query = "SELECT count(*) FROM outbox WHERE NOT given_up"
         return int(await self._file.read(lambda db: db.execute(query).fetchone()[0]))
+
+    async def has_unsent(self, attempt: str) -> bool:
+        """Whether messages about this attempt wait in the outbox."""
+        query = "SELECT 1 FROM outbox WHERE correlation_id = ? AND NOT given_up LIMIT 1"
+        return await self._file.read(lambda db: db.execute(query, (attempt,)).fetchone()) is not None
 
     async def prune(self, now: datetime) -> None:
         """Forget the marks of orders that have expired, and the messages that were given up and are out of date."""

@@ -20,12 +20,14 @@ from agents.worker.farewell import Farewell, LogEnd
 from agents.worker.journal import ClaimEntry, ClaimState, Journal
 from agents.worker.logs import Logs
 from agents.worker.metering import measure
-from agents.worker.post import KEEP_DAYS
+from agents.worker.post import KEEP_DAYS, Post
 from agents.worker.voice import ClaimRef
 from agents.worker.work import Done
 from runtime.logging import get_logger
 from schemas.refusals import Reason
 
+REMIND_AFTER = timedelta(minutes=15)
+"""Three times as long as an order waits at the bus for a worker that is away."""
 _log = get_logger(__name__)
 
 
@@ -53,6 +55,17 @@ async def forget_the_old(journal: Journal, logs: Logs, now: datetime) -> None:
             await journal.forget(entry.claim)
             _log.warning("unsettled_claim_forgotten", attempt=entry.attempt, claim=entry.claim, tenant=entry.tenant)
     await journal.prune(now)
+
+
+async def remind_of_ends(journal: Journal, post: Post, now: datetime) -> None:
+    """Say again the ends that nobody has settled for a while: `settled` lives minutes, and may have been lost."""
+    for entry in await journal.claims((ClaimState.OVER,)):
+        is_due = entry.over_at is not None and now - entry.over_at > REMIND_AFTER
+        if is_due and not await journal.has_unsent(entry.attempt):
+            reports = await journal.kept_reports(entry.claim)
+            await journal.enqueue(
+                [post.to_tenant(entry.tenant, body, attempt=entry.attempt, now=now) for body in reports]
+            )
 
 
 async def _report_interrupted(entry: ClaimEntry, farewell: Farewell, logs: Logs) -> None:

@@ -19,7 +19,7 @@ from agents.worker.journal import Journal
 from agents.worker.labels import this_machine
 from agents.worker.lending import Lending
 from agents.worker.metering import Meterer
-from agents.worker.recovery import forget_the_old
+from agents.worker.recovery import forget_the_old, remind_of_ends
 from agents.worker.services import Adapters, Services, assemble
 from agents.worker.settings import FILE, WorkerSettings
 from agents.worker.slots import Slots
@@ -177,7 +177,7 @@ def _background(house: _House, worker: _Worker, stop: Stop) -> list[Coroutine[An
         tenancy.follow(),
         tenancy.tell_when_up(services.outbox.retry_now),
         _every(STATUS_SECONDS, lambda: asyncio.to_thread(status.renew)),
-        _every(PRUNE_SECONDS, lambda: forget_the_old(house.journal, services.logs, house.clock.now())),
+        _every(PRUNE_SECONDS, lambda: _keep_journal(house, services)),
     ]
 
 
@@ -195,6 +195,12 @@ async def _every(seconds: float, do: Callable[[], Awaitable[None]]) -> None:
         except (OSError, FedciError) as error:
             _log.warning("housekeeping_failed", reason=str(error))
         await asyncio.sleep(seconds)
+
+
+async def _keep_journal(house: _House, services: Services) -> None:
+    now = house.clock.now()
+    await forget_the_old(house.journal, services.logs, now)
+    await remind_of_ends(house.journal, services.post, now)
 
 
 async def _flush(services: Services) -> None:

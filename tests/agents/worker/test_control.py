@@ -9,12 +9,14 @@ import pytest
 from agents.worker.claims import Claimed
 from agents.worker.journal import ClaimState
 from agents.worker.post import KEEP_DAYS
-from agents.worker.recovery import forget_the_old
+from agents.worker.recovery import REMIND_AFTER, forget_the_old, remind_of_ends
 from agents.worker.services import Services
 from bus.delivery import Fate
+from runtime.outbox import Later, Sent
 from schemas import ids
 from schemas.refusals import Reason
 from schemas.reports import Claim, Finished, Heartbeat, Log
+from schemas.statements import Usage
 from tests.agents.worker.world import NAMES, FakeDelivery, Script, World
 from tests.clocks import START
 
@@ -152,6 +154,29 @@ async def test_what_was_not_settled_is_sent_after_a_restart(world: World) -> Non
         assert (await world.bus.until(Finished)) == finished
         await world.bus.until_true(lambda: len(world.bus.log()) == finished.log_bytes)
     assert ids.sha256_hex(world.bus.log()) == finished.log_sha256
+
+
+async def test_an_end_that_nobody_settles_is_said_again_in_the_same_bytes(world: World) -> None:
+    """The order that settles it was lost on its way: without this it would stay here, and count, for two weeks."""
+    async with world.running() as services:
+        await _finish(world, services)
+        await world.bus.until(Usage, 10)
+        for late in (timedelta(0), REMIND_AFTER + timedelta(seconds=1)):
+            await remind_of_ends(services.journal, services.post, START + late)
+        await world.bus.until(Finished, 2)
+    first, second = [said for said in world.bus.published if isinstance(said.message, Finished)]
+    assert (first.body, first.exchange) == (second.body, second.exchange)
+
+
+async def test_an_end_that_still_waits_for_the_bus_is_not_said_twice(world: World) -> None:
+    world.bus.answer = lambda said: Later("away") if isinstance(said.message, Finished) else Sent()
+    async with world.running() as services:
+        claimed, claim = await _claim(world, services)
+        await services.control.handle(await world.dinah.grant(claim))
+        await services.lives.live(claimed, 0)
+        unsent = await services.journal.count_unsent()
+        await remind_of_ends(services.journal, services.post, START + 2 * REMIND_AFTER)
+        assert await services.journal.count_unsent() <= unsent
 
 
 async def test_what_nobody_settles_is_forgotten_in_the_end(world: World) -> None:
