@@ -22,8 +22,8 @@ from agents.desk.policy import IssuerPolicy, Standing
 from agents.desk.store import OpenSession, SessionToken
 from agents.desk.tables import TenantRow
 from bus.provisioner import Provisioner
-from bus.topology import ProviderNames, Rights, agent_rights, controller_rights
-from identity.trust import Principal, Trust, Verified, spend_ticket, verify_agent_ticket
+from bus.topology import MAX_TENANTS, ProviderNames, Rights, agent_rights, controller_rights
+from identity.trust import Principal, SignedBy, Trust, Verified, spend_ticket, verify_agent_ticket
 from runtime.clock import Clock
 from runtime.database import Database
 from runtime.logging import get_logger
@@ -135,7 +135,7 @@ class Sessions:
         ticket = verify_agent_ticket(raw, keys=keys, audience=provider_audience(self._provider), now=self._clock.now())
         if isinstance(ticket, Refusal):
             return ticket
-        opened = await self._open_for_agent(ticket.message, ticket.digest)
+        opened = await self._open_for_agent(ticket)
         if isinstance(opened, Refusal):
             return opened
         facts = await self._wait_for_news(known_revision, min(wait_seconds, LONGEST_WAIT_SECONDS))
@@ -202,6 +202,9 @@ class Sessions:
             refusal = policy.refusal_of(row.standing)
             if refusal is not None:
                 return refusal
+            if not row.is_provisioned and await store.count_provisioned(session) >= MAX_TENANTS:
+                # One more, and no right of an agent could be written any more: nobody would get a session.
+                return Refusal(Reason.TOO_MANY_TENANTS, f"{MAX_TENANTS} accounts use this bus already, its most")
             ends_at = min(now + self._length, ticket.token_expires_at)
             token = SessionToken(ticket.token_id, ticket.token_issued_at)
             return await store.extend_session(session, row.tenant, ends_at, token)
@@ -232,21 +235,22 @@ class Sessions:
             await store.mark_provisioned(session, tenant, is_provisioned=True)
         return await self._apply_all()
 
-    async def _open_for_agent(self, ticket: AgentTicket, digest: str) -> OpenSession | Refusal:
+    async def _open_for_agent(self, ticket: SignedBy[AgentTicket]) -> OpenSession | Refusal:
         async with self._bus:
             async with self._database.write() as session:
-                opened = await self._admit_agent(session, ticket, digest)
+                opened = await self._admit_agent(session, ticket)
             if not isinstance(opened, Refusal):
                 await self._apply_all()
         await self._tell_agents()
         return opened
 
-    async def _admit_agent(self, session: AsyncSession, ticket: AgentTicket, digest: str) -> OpenSession | Refusal:
-        spent = await _spend(session, ticket, digest)
+    async def _admit_agent(self, session: AsyncSession, signed: SignedBy[AgentTicket]) -> OpenSession | Refusal:
+        ticket = signed.message
+        spent = await _spend(session, ticket, signed.digest)
         if spent is not None:
             return spent
         row = await store.agent(session, ticket.agent)
-        if row is None:
+        if row is None or row.key != signed.key:  # it may have got another key since the ticket was verified
             return Refusal(Reason.UNKNOWN_AGENT, "no agent of that name is enrolled at this desk")
         if (ticket.offer is not None) != (row.role == "worker"):
             return Refusal(Reason.INVALID_REQUEST, "a worker's ticket carries its offer, no other agent's does")

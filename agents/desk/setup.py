@@ -57,9 +57,14 @@ async def init(directory: Path, settings_text: str, *, bus_password: bytes) -> N
     own.save(directory / AGENT_KEY)
     write_secret(directory / USERS_SECRET, secrets.token_bytes(32))
     write_secret(directory / settings.bus.admin_password_file, bus_password)
-    accounts = tuple(AgentAccount(iss=account.url, sub=account.sub) for account in settings.accounts)
-    await enrol(directory, Agent(name=settings.name, role="desk", key=own.public, accounts=accounts))
+    await enrol(directory, itself(settings, own))
     return NewDesk(root.public, own.public)
+
+
+def itself(settings: DeskSettings, key: SigningKey) -> Agent:
+    """The desk as an agent on its own card, with the accounts that the settings name now."""
+    accounts = tuple(AgentAccount(iss=account.url, sub=account.sub) for account in settings.accounts)
+    return Agent(name=settings.name, role="desk", key=key.public, accounts=accounts)
 
 
 async def enrol(directory: Path, agent: Agent) -> None:

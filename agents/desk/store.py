@@ -76,6 +76,11 @@ async def set_standing(session: AsyncSession, tenant_id: str, standing: Standing
     return row is not None
 
 
+async def count_provisioned(session: AsyncSession) -> int:
+    """How many tenants have queues."""
+    return await session.scalar(select(func.count()).where(TenantRow.is_provisioned)) or 0
+
+
 async def mark_provisioned(session: AsyncSession, tenant_id: str, is_provisioned: bool) -> None:
     await session.execute(update(TenantRow).where(TenantRow.tenant == tenant_id).values(is_provisioned=is_provisioned))
 
@@ -107,8 +112,13 @@ async def agents(session: AsyncSession) -> tuple[Agent, ...]:
 
 
 async def enrol(session: AsyncSession, agent_: Agent, now: datetime) -> None:
-    """Add an agent, or give a known one its new key, role and accounts."""
+    """Add an agent, or give a known one its new key, role and accounts.
+
+    With a new key or role it needs a new session: whoever holds the old key knows the old one's password.
+    """
     row = await session.get(AgentRow, agent_.name)
+    if row is None or (row.role, row.key) != (agent_.role, agent_.key):
+        await session.execute(update(SessionRow).where(SessionRow.holder == agent_.name).values(is_open=False))
     if row is None:
         row = AgentRow(
             name=agent_.name, role=agent_.role, key=agent_.key, enrolled_at=now, last_seen_at=None, offer=None

@@ -17,6 +17,7 @@ from runtime.clock import Clock
 from runtime.database import Database
 from runtime.errors import WorldFault
 from runtime.logging import get_logger
+from schemas import limits
 from schemas.refusals import Reason
 
 ROUND_SECONDS = 5.0
@@ -52,7 +53,7 @@ class Sweeper:
             await self._sessions.close(holder)
             _log.info("session_closed", holder=holder)
         async with self._database.write() as session:
-            await store.forget_tickets(session, now)
+            await store.forget_tickets(session, now - timedelta(seconds=limits.CLOCK_SKEW_SECONDS))
             idle = await store.idle_tenants(session, now - self._idle)
         for tenant in idle:
             await self._sessions.deprovision(tenant)

@@ -74,7 +74,7 @@ class SessionRow(Base):
 
 
 class TicketRow(Base):
-    """A ticket that was used, kept until it would have expired anyway."""
+    """A ticket that was used, kept until no clock within the allowed skew would take it any more."""
 
     __tablename__ = "tickets"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 from prometheus_client import CollectorRegistry
 
-from agents.desk import setup
+from agents.desk import setup, store
 from agents.desk.app import DeskApp, build_app
 from agents.desk.bus_users import BusUsers
 from agents.desk.dead_letters import DeadLetters
@@ -106,6 +106,9 @@ async def _build(stack: AsyncExitStack, directory: Path, settings: DeskSettings)
     await upgrade(directory / setup.DATABASE, setup.MIGRATIONS)
     http = await stack.enter_async_context(open_client())
     root, own = SigningKey.load(directory / setup.ROOT_KEY), SigningKey.load(directory / setup.AGENT_KEY)
+    async with database.write() as session:
+        # The owner may have added accounts since `init`; controllers believe the desk under those on its card.
+        await store.enrol(session, setup.itself(settings, own), clock.now())
     trust = Trust(settings.issuers, client=http, clock=clock)
     provisioner = Provisioner(_access(directory, settings), settings.bus.vhost, http)
     users = BusUsers(
