@@ -5,6 +5,8 @@ load what a controller needs. The table below is all that `fedci --help` reads.
 """
 
 import importlib
+import logging
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -54,14 +56,7 @@ class LazyGroup(TyperGroup):
 
 
 def _import(name: str, known: SubCommand) -> Any:
-    try:
-        module = importlib.import_module(known.module)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("fedci", "schemas", "runtime"):
-            raise
-        remedy = f"pip install 'fedci[{known.extra}]'"
-        raise OurFault(f"`fedci {name}` needs {error.name}, which is not installed", remedy=remedy) from error
-    command = typer.main.get_command(module.app)
+    command = typer.main.get_command(importlib.import_module(known.module).app)
     command.name = name
     return command
 
@@ -81,15 +76,33 @@ def _root() -> None:
 
 def main() -> None:
     """Run the command line; an error that a person can mend is one message and exit status 1, not a traceback."""
+    # Only roles write a log; elsewhere a library's or our own warning would stand between a command's lines.
+    logging.getLogger().addHandler(logging.NullHandler())
+    # httpx offers a command line of its own, which loads rich and pygments: 7 MB in every role.
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]
     try:
         app()
-    except (FedciError, BaseExceptionGroup) as error:
-        told = list(leaves(error))
+    except (FedciError, ModuleNotFoundError, BrokenPipeError, BaseExceptionGroup) as error:
+        told = [_explained(leaf) for leaf in leaves(error)]
+        if all(isinstance(leaf, BrokenPipeError) for leaf in told):
+            # Whoever reads us has seen enough; the interpreter's own flush must not complain either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
         if not all(isinstance(leaf, FedciError) for leaf in told):
             raise
         for leaf in told:
             typer.echo(f"fedci: {leaf}", err=True)
         sys.exit(1)
+
+
+def _explained(error: BaseException) -> BaseException:
+    """A missing library as what to install; any other error as it is."""
+    ours = ("fedci", "schemas", "runtime", "bus", "identity", "broker", "agents")
+    if not isinstance(error, ModuleNotFoundError) or (error.name or "").partition(".")[0] in ours:
+        return error
+    command = next((word for word in sys.argv[1:] if word in SUB_COMMANDS), "demo")
+    remedy = f"pip install 'fedci[{SUB_COMMANDS[command].extra}]'"
+    return OurFault(f"`fedci {command}` needs {error.name}, which is not installed", remedy=remedy)
 
 
 if __name__ == "__main__":

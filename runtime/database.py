@@ -113,7 +113,7 @@ class Database:
         if not is_sqlite(url):
             engine = create_async_engine(url, pool_timeout=POOL_WAIT_SECONDS, pool_pre_ping=True)
             return cls(url, engine, engine.execution_options(postgresql_readonly=True))
-        _make_private(url)
+        make_private(url)
         writer = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=POOL_WAIT_SECONDS)
         reader = create_async_engine(url, pool_size=_READERS, max_overflow=0, pool_timeout=POOL_WAIT_SECONDS)
         begin_sqlite_with(writer, "BEGIN IMMEDIATE", foreign_keys=True)
@@ -202,7 +202,8 @@ def _use_wal(cursor: Any) -> None:
         await_only(asyncio.sleep(0.02))
 
 
-def _make_private(url: URL) -> None:
+def make_private(url: URL) -> None:
+    """Make an SQLite file with mode 0600 where there is none; the first to open it decides."""
     # SQLite would make the file readable by others; its -wal and -shm files take over the mode.
     try:
         os.close(os.open(url.database or "", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -159,7 +159,8 @@ def start_role(role: str, directory: Path, serve: Serve, *, log_file: Path | Non
     with log_to(log_file, role=role):
         use_pidfd_child_watcher()
         try:
-            asyncio.run(run_role(role, directory, serve))
+            # Children work elsewhere, and must still find what they are told to.
+            asyncio.run(run_role(role, directory.resolve(), serve))
         except BaseException as error:  # noqa: BLE001  # the last line of defence: told, logged, then an exit status
             return _exit_status(role, error)
     return 0

@@ -191,8 +191,12 @@ def _explain(error: Any, path: Path) -> str:
             return f"`{str(error['input'])[:80]}` is not allowed here: expected {_expected_text(path)}"
         case "value_error":
             return str(error["ctx"]["error"])
+        case "model_type" | "dict_type" if path[-2:-1] == ("steps",):
+            return "expected a script, or `run:` with one"
         case "model_type" | "dict_type":
             return "expected keys with values (a mapping)"
+        case "too_short":
+            return f"expected at least {error['ctx']['min_length']}"
         case _:
             return str(error["msg"]).replace("Input should be", "expected").replace("a valid tuple", "a list")
 

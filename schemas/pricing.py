@@ -2,7 +2,8 @@
 
 Pure and exact: `Decimal` throughout, one context for everybody. The rules:
 
-1. Only facts on the customer's side are billed (`schemas.ends`); the others stand on the record with quantity, unpaid.
+1. Only measured facts on the customer's side are billed (`schemas.ends`); estimates, and what the provider answers for,
+   stand on the record with their quantity, unpaid.
 2. Facts are grouped by rate card and meter; a meter that the card does not list is free and gives no line.
 3. Each fact's quantity is rounded up to the rate's `increment` (a started unit counts whole), then they are summed.
 4. A line's amount is sum x price / per, rounded once, half to even, to the card's decimals. The total is their sum.
@@ -28,8 +29,8 @@ class CitedUsage:
 
 
 def is_billable(usage: Usage) -> bool:
-    """Whether the customer pays for this fact: it does unless its attempt ended on the provider's side."""
-    return usage.reason is None or ENDS[usage.reason].is_billable
+    """Whether the customer pays for this fact: not for an estimate, nor for what the provider answers for."""
+    return not usage.is_estimate and (usage.reason is None or ENDS[usage.reason].is_billable)
 
 
 def billed_quantity(rate: Rate, quantity: Decimal) -> Decimal:

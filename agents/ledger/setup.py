@@ -16,7 +16,7 @@ from runtime.database import Database
 from runtime.errors import OurFault
 from runtime.http_client import open_client
 from runtime.migrations import upgrade
-from runtime.settings import load
+from runtime.settings import TlsFiles, load
 
 DATABASE = "ledger.sqlite"
 MIGRATIONS = "agents.ledger.migrations"
@@ -24,11 +24,22 @@ MIGRATIONS = "agents.ledger.migrations"
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A ledger's settings, key and book."""
+    """A ledger's settings, key and book; paths are whole."""
 
+    directory: Path
     settings: LedgerSettings
     key: SigningKey
     database: Database
+
+    @property
+    def desk_ca_file(self) -> Path | None:
+        ca_file = self.settings.desk_ca_file
+        return ca_file and self.directory / ca_file
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        tls = self.settings.tls
+        return tls and TlsFiles(certificate=self.directory / tls.certificate, key=self.directory / tls.key)
 
 
 async def init(directory: Path, settings_text: str) -> bytes:
@@ -54,7 +65,7 @@ async def opened(directory: Path) -> AsyncIterator[Opened]:
     await upgrade(target, MIGRATIONS)
     database = Database.open(target)
     try:
-        yield Opened(settings, SigningKey.load(directory / settings.key_file), database)
+        yield Opened(directory, settings, SigningKey.load(directory / settings.key_file), database)
     finally:
         await database.close()
 
@@ -62,7 +73,7 @@ async def opened(directory: Path) -> AsyncIterator[Opened]:
 @asynccontextmanager
 async def invoicing(directory: Path) -> AsyncIterator[Invoicing]:
     """What writes invoices, for one command."""
-    async with opened(directory) as ledger, open_client(ledger.settings.desk_ca_file) as http:
+    async with opened(directory) as ledger, open_client(ledger.desk_ca_file) as http:
         clock = SystemClock()
         desk = DeskClient(ledger.settings.desk_url, http)
         own_card = OwnCard(ledger.settings.provider, root_key(ledger.settings), desk, clock)

@@ -32,7 +32,6 @@ from runtime.http_probes import probe_routes
 from runtime.http_server import serve_http
 from runtime.lifecycle import Stop, announce_ready
 from runtime.listening import bind
-from runtime.settings import TlsFiles
 from schemas import frame
 from schemas.refusals import Refusal
 from schemas.sessions import SessionGranted
@@ -51,8 +50,8 @@ async def serve(directory: Path, stop: Stop) -> None:
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(setup.opened(directory))
         settings, clock = ledger.settings, SystemClock()
-        bound = bind(settings.listen, _tls(directory, ledger))
-        http = await stack.enter_async_context(open_client(settings.desk_ca_file))
+        bound = bind(settings.listen, ledger.tls)
+        http = await stack.enter_async_context(open_client(ledger.desk_ca_file))
         desk = DeskClient(settings.desk_url, http)
         own_card = OwnCard(settings.provider, setup.root_key(settings), desk, clock)
         trust = Trust(settings.issuers, client=http, clock=clock)
@@ -119,7 +118,7 @@ def _entering(
 async def _connected(directory: Path) -> AsyncIterator[tuple[BusSession, ProviderNames]]:
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(setup.opened(directory))
-        http = await stack.enter_async_context(open_client(ledger.settings.desk_ca_file))
+        http = await stack.enter_async_context(open_client(ledger.desk_ca_file))
         bus = _session(ledger, DeskClient(ledger.settings.desk_url, http), SystemClock())
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(bus.run())
@@ -134,11 +133,6 @@ def _line(offset: int, body: bytes) -> str:
     if isinstance(usage, Refusal):
         return json.dumps({"offset": offset, "unreadable": str(usage)})
     return json.dumps({"offset": offset, **usage.model_dump(mode="json")}, ensure_ascii=False)
-
-
-def _tls(directory: Path, ledger: Opened) -> TlsFiles | None:
-    tls = ledger.settings.tls
-    return tls and TlsFiles(certificate=directory / tls.certificate, key=directory / tls.key)
 
 
 async def _bus_check(bus: BusSession) -> str | None:

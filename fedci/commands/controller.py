@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedci.commands import controller_runs
-from fedci.commands.controller_place import CaFile, TokenFile, Where, ask, read_value
+from fedci.commands.controller_place import CaFile, TokenFile, Where, ask
 from fedci.commands.controller_text import columns, say
+from fedci.commands.typed import read_value
 from runtime.errors import OurFault
 
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
 """Where the controller is that a command speaks to: its data directory, or its URL and a file with its token."""
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -40,10 +39,3 @@ def _place(where: str, token_file: Path | None, ca_file: Path | None) -> "Place"
     if token_file is None:
         raise typer.BadParameter("a URL needs --token-file", param_hint="WHERE")
     return remote_place(where, token_file, ca_file)
-
-
-def read_value(prompt: str) -> str:
-    """A secret from the terminal without echo, or all of a pipe without the newline at its end."""
-    if sys.stdin.isatty():
-        return str(typer.prompt(prompt, hide_input=True))
-    return sys.stdin.read().removesuffix("\n")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fedci.commands.typed import read_value
 from runtime.errors import OurFault
 
 app = typer.Typer(no_args_is_help=True, help="Run a provider's desk: who may use its bus.")
@@ -72,8 +73,9 @@ def init(
 ) -> None:
     """Make a desk: root key, settings, database."""
     from agents.desk import setup
+    from identity.keys import b64url
 
-    password = typer.prompt("RabbitMQ password of the administrator", hide_input=True)
+    password = read_value("RabbitMQ password of the administrator")
     host, _, port = amqp.rpartition(":")
     if not host or not port.isdigit():
         raise typer.BadParameter("expected HOST:PORT", param_hint="--amqp")
@@ -88,7 +90,8 @@ def init(
         admin_user=admin_user,
     )
     made = asyncio.run(setup.init(directory, text, bus_password=password.encode("utf-8")))
-    typer.echo(f"root key fingerprint: {made.fingerprint}")
+    typer.echo(f"root key:         {b64url(made.root_key)}")
+    typer.echo(f"its fingerprint:  {made.fingerprint}")
     typer.echo(f"Copy {directory / setup.ROOT_KEY} to a safe place: it is this provider's name to the world.")
     typer.echo(f"Next: list issuers and rates in {directory / 'desk.toml'}, then: fedci desk serve {directory}")
 

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from runtime.database import begin_sqlite_with, is_sqlite, place_of, to_url, worldly
+from runtime.database import begin_sqlite_with, is_sqlite, make_private, place_of, to_url, worldly
 from runtime.errors import OurFault
 
 _UPGRADE_LOCK = 0x6665_6463_69  # "fedci": any number that nobody else locks
@@ -70,6 +70,8 @@ def _run(target: Path | str, package: str, work: Callable[[Config], None]) -> No
 
 async def _run_in_transaction(target: Path | str, package: str, work: Callable[[Config], None]) -> None:
     url = to_url(target)
+    if is_sqlite(url):
+        make_private(url)
     engine = create_async_engine(url, poolclass=NullPool)
     if is_sqlite(url):
         # Rebuilding a table drops it, which would delete or refuse the rows that refer to it.

@@ -42,6 +42,13 @@ def test_only_ends_on_the_customers_side_are_billed(reason: EndReason) -> None:
     assert bool(lines) == ENDS[reason].is_billable
 
 
+def test_an_estimate_is_shown_and_never_billed() -> None:
+    measured = fact("3600")
+    guessed = CitedUsage(measured.usage.model_copy(update={"is_estimate": True}), "f" * 64)
+    (line,) = pricing.invoice_lines([measured, guessed], CARDS)
+    assert line.events == (measured.digest,)
+
+
 def test_a_meter_without_a_rate_is_free() -> None:
     assert pricing.invoice_lines([fact("5", meter="log-bytes")], CARDS) == ()
 
