@@ -9,7 +9,15 @@ import asyncio
 from datetime import timedelta
 
 from broker.bells import Bells, wait_for
-from broker.decisions.settling import AskAgain, Complete, GiveUp, LogReceived, contiguous, decide_settling
+from broker.decisions.settling import (
+    AskAgain,
+    Complete,
+    GiveUp,
+    LogReceived,
+    contiguous,
+    decide_settling,
+    resend_seconds,
+)
 from broker.follow_ups import FollowUp, FollowUps
 from broker.logs import LogFiles
 from broker.store import claims as claim_store
@@ -23,7 +31,6 @@ from schemas.orders import Resend, Settled
 _log = get_logger(__name__)
 PATIENCE_SECONDS = 5
 """How long chunks may be behind the end before they are asked for."""
-RESEND_SECONDS = 15
 _LOOK_SECONDS = 60.0
 
 
@@ -84,7 +91,9 @@ class Settlement:
 
     def _has_waited(self, claim: ClaimRow) -> bool:
         """Whether the chunks had time enough since the end was told, or since we last asked."""
-        since, seconds = (claim.resent_at, RESEND_SECONDS) if claim.resent_at else (claim.heard_at, PATIENCE_SECONDS)
+        since, seconds = claim.heard_at, float(PATIENCE_SECONDS)
+        if claim.resent_at is not None:
+            since, seconds = claim.resent_at, resend_seconds(claim.resends)
         return self._clock.now() - since >= timedelta(seconds=seconds)
 
     async def _close(self, claim: ClaimRow, state: ClaimState, gap: str | None) -> bool:

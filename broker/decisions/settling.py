@@ -8,7 +8,8 @@ chunks must have changed on the way.
 
 from dataclasses import dataclass
 
-RESENDS_MAX = 6
+RESENDS_MAX = 8
+RESEND_SECONDS = 15
 
 Ranges = tuple[tuple[int, int], ...]
 """Half-open byte ranges `[from, to)`, sorted, disjoint and not touching."""
@@ -40,6 +41,14 @@ class GiveUp:
     """It will not come any more; `detail` says what is missing."""
 
     detail: str
+
+
+def resend_seconds(resends: int) -> float:
+    """How long to wait for what was asked for so many times: twice as long each time, an hour in all.
+
+    The worker may be restarting, or its machine; whatever it still has, it sends when it is back.
+    """
+    return RESEND_SECONDS * 2.0 ** (resends - 1)
 
 
 def add_range(ranges: Ranges, start: int, end: int) -> Ranges:
