@@ -5,7 +5,7 @@ job. The same bytes again are settled quietly; other bytes under the same key ar
 is not here (any more) has no effect: a claim that was released never starts, whatever comes later.
 
 What an order does is durable, or harmless to lose, before it is remembered; and it is remembered before the delivery
-is settled.
+is settled. One about a claim that is not here is not remembered, having no effect: a flood of them fills no disk.
 """
 
 from collections.abc import Awaitable, Callable
@@ -77,9 +77,13 @@ class Control:
             return self._refuse(delivery, seen)
         if seen is Seen.NEW:
             await self._effects[type(order.message)](order.message, order.digest)
-            if not isinstance(order.message, Grant):  # a grant is remembered by the start that it gives
-                await self._journal.remember(mark)
+            await self._remember(order.message, mark)
         return Fate.SETTLED
+
+    async def _remember(self, order: Order, mark: OrderMark) -> None:
+        """A grant is remembered by the start that it gives."""
+        if isinstance(order, StandDown | Cancel | Resend | Settled) and await self._owner(order.claim) is not None:
+            await self._journal.remember(mark)
 
     async def _check(self, order: Verified[Order], delivery: Delivery) -> Refusal | None:
         message, tenant = order.message, order.principal.tenant
@@ -136,7 +140,7 @@ class Control:
         if order.log_from < order.log_to:
             self._logs.resend(_ref(entry), order.log_from, order.log_to)
         reports = await self._journal.kept_reports(entry.claim, order.sequences)
-        await self._journal.enqueue([self._outgoing(entry, body) for body in reports])
+        await self._journal.enqueue_once([self._outgoing(entry, body) for body in reports])
         _log.info("resent", attempt=order.attempt, claim=order.claim, log_from=order.log_from, log_to=order.log_to)
 
     def _outgoing(self, entry: ClaimEntry, body: bytes) -> Outgoing:

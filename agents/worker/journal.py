@@ -264,6 +264,18 @@ class Journal:
         await self._file.write(transaction)
         self.outbox_filled.set()
 
+    async def enqueue_once(self, outgoing: Sequence[Outgoing]) -> None:
+        """Put into the outbox what does not wait there already."""
+
+        def transaction(db: sqlite3.Connection) -> None:
+            waiting = "SELECT 1 FROM outbox WHERE NOT given_up AND destination = ? AND body = ?"
+            _enqueue(
+                db, [each for each in outgoing if not db.execute(waiting, (each.destination, each.body)).fetchone()]
+            )
+
+        await self._file.write(transaction)
+        self.outbox_filled.set()
+
     async def count_unsent(self) -> int:
         """How many messages wait in the outbox."""
         query = "SELECT count(*) FROM outbox WHERE NOT given_up"

@@ -43,6 +43,7 @@ class Logs:
         self._limits = bounds or StreamLimits()
         self._work: asyncio.Queue[tuple[str, Coroutine[Any, Any, None]]] = asyncio.Queue()
         self._tasks: dict[str, set[asyncio.Task[None]]] = {}
+        self._resending: set[str] = set()
 
     @property
     def is_busy(self) -> bool:
@@ -73,7 +74,11 @@ class Logs:
         await stream.close()
 
     def resend(self, ref: ClaimRef, start: int, end: int) -> None:
-        """Send the messages of a range again."""
+        """Send the messages of a range again; not while another range of this log is: the controller asks once more."""
+        if ref.claim in self._resending:
+            _log.info("resend_under_way", attempt=ref.attempt, claim=ref.claim)
+            return
+        self._resending.add(ref.claim)
         self._work.put_nowait((ref.claim, self._guard(ref, self._resend(ref, start, end))))
 
     async def forget(self, claim: str) -> None:
@@ -119,11 +124,14 @@ class Logs:
                     _log.warning("log_progress_not_noted", claim=claim, reason=str(error))
 
     async def _resend(self, ref: ClaimRef, start: int, end: int) -> None:
-        spool = await asyncio.to_thread(SpoolReader, self._directory, ref.claim)
         try:
-            await resend(spool, spool.cuts(start, end), self._sender(ref), self._limits)
+            spool = await asyncio.to_thread(SpoolReader, self._directory, ref.claim)
+            try:
+                await resend(spool, spool.cuts(start, end), self._sender(ref), self._limits)
+            finally:
+                spool.close()
         finally:
-            spool.close()
+            self._resending.discard(ref.claim)
 
     async def _guard(self, ref: ClaimRef, work: Coroutine[Any, Any, None]) -> None:
         """One log that cannot be read must not end the sending of the others; the controller will ask again."""
