@@ -1,8 +1,8 @@
 """Runs git on behalf of a project owner, with nothing that a repository could use against them.
 
-Rules: no prompts, no hooks, no configuration but the repository's own with its dangerous keys overridden, an allow-list
-of transports (`https`, `ssh`, and `file` for local paths), every call with a deadline, its whole process group killed
-when it passes. Workers never run any of this (DESIGN §8).
+Rules: no prompts, no hooks, no filters, no configuration but the repository's own with its dangerous keys overridden,
+an allow-list of transports (`https`, `ssh`, and `file` for local paths) that only `fetch` may use, every call with a
+deadline, its whole process group killed when it passes. Workers never run any of this (DESIGN §8).
 
 Git: gitprotocol and `GIT_*` variables as in git(1); blocking calls happen in threads of `broker.sources`.
 """
@@ -10,7 +10,7 @@ Git: gitprotocol and `GIT_*` variables as in git(1); blocking calls happen in th
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,7 +35,11 @@ class GitFailed(FedciError):
     """Git could not do what was asked; the message is git's own, shortened."""
 
 
-def _environment(home: Path) -> dict[str, str]:
+Settings = Mapping[str, str]
+
+
+def _environment(home: Path, protocols: str, settings: Settings) -> dict[str, str]:
+    given = enumerate(settings.items())
     return {
         "PATH": os.defpath + ":/usr/local/bin",
         "HOME": str(home),
@@ -45,11 +49,18 @@ def _environment(home: Path) -> dict[str, str]:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "/bin/false",
         "SSH_ASKPASS": "/bin/false",
-        "GIT_ALLOW_PROTOCOL": "https:ssh:file",
+        "GIT_ALLOW_PROTOCOL": protocols,
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_LFS_SKIP_SMUDGE": "1",
         "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_CONFIG_COUNT": str(len(settings)),
+        **{name: part for number, setting in given for name, part in _numbered(number, *setting)},
     }
+
+
+def _numbered(number: int, key: str, value: str) -> tuple[tuple[str, str], ...]:
+    """One setting in the environment: other than with `-c`, its key may hold any character."""
+    return (f"GIT_CONFIG_KEY_{number}", key), (f"GIT_CONFIG_VALUE_{number}", value)
 
 
 def _command(directory: Path, arguments: Sequence[str]) -> list[str]:
@@ -57,9 +68,11 @@ def _command(directory: Path, arguments: Sequence[str]) -> list[str]:
     return ["git", "--no-pager", *overrides, "-C", str(directory), *arguments]
 
 
-def run(directory: Path, *arguments: str, home: Path, seconds: float = GIT_SECONDS) -> bytes:
+def run(
+    directory: Path, *arguments: str, home: Path, seconds: float = GIT_SECONDS, settings: Settings | None = None
+) -> bytes:
     """Run git in a directory and return what it wrote; raises GitFailed with git's words."""
-    with _started(directory, arguments, home, stdin=subprocess.DEVNULL) as process:
+    with _started(directory, arguments, home, stdin=subprocess.DEVNULL, settings=settings) as process:
         try:
             output, errors = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -68,6 +81,14 @@ def run(directory: Path, *arguments: str, home: Path, seconds: float = GIT_SECON
         said = errors.decode("utf-8", "replace").strip()[-_ERROR_CHARACTERS:]
         raise GitFailed(f"git {arguments[0]} failed: {said or f'status {process.returncode}'}", where=str(directory))
     return output
+
+
+def without_filters(directory: Path, home: Path) -> Settings:
+    """Settings with which no filter of the repository's configuration, a command of its author's, is run."""
+    listed = run(directory, "config", "--list", "--name-only", "-z", home=home).decode("utf-8", "surrogateescape")
+    names = {key.rpartition(".")[0] for key in listed.split("\0") if key.startswith("filter.")}
+    nothing = {"clean": "", "smudge": "", "process": "", "required": "false"}
+    return {f"{name}.{word}": value for name in sorted(names) for word, value in nothing.items()}
 
 
 @contextmanager
@@ -79,11 +100,13 @@ def cat_file(directory: Path, home: Path) -> Iterator["subprocess.Popen[bytes]"]
 
 @contextmanager
 def _started(
-    directory: Path, arguments: Sequence[str], home: Path, *, stdin: int
+    directory: Path, arguments: Sequence[str], home: Path, *, stdin: int, settings: Settings | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
+    # A repository may promise objects that its author's command would fetch when they are missed.
+    protocols = "https:ssh:file" if arguments[0] == "fetch" else ""
     process = subprocess.Popen(
         _command(directory, arguments),
-        env=_environment(home),
+        env=_environment(home, protocols, settings or {}),
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL if stdin == subprocess.PIPE else subprocess.PIPE,

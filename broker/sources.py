@@ -123,7 +123,8 @@ def _describe(directory: Path, home: Path) -> str:
         commit = git.run(directory, "rev-parse", "--verify", "HEAD^{commit}", home=home).decode().strip()
     except git.GitFailed:
         return "uncommitted"
-    is_changed = bool(git.run(directory, "status", "--porcelain", "-z", "--", ".", home=home))
+    status = ("status", "--porcelain", "-z", "--ignore-submodules=all", "--", ".")
+    is_changed = bool(git.run(directory, *status, home=home, settings=git.without_filters(directory, home)))
     return f"{commit}+changes" if is_changed else commit
 
 
@@ -167,6 +168,8 @@ def _tree_entries(listed: bytes) -> Iterator[tuple[Entry, str]]:
         mode, kind, name, size = facts.split()
         if kind != b"blob":
             continue
+        if not size.isdigit():
+            raise EOFError(f"git has no blob {name.decode()}")
         link = "" if mode == b"120000" else None
         yield Entry(path.decode("utf-8", "surrogateescape"), mode == b"100755", int(size), link), name.decode()
 
