@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from broker.decisions.witness import Verdict
 from broker.store import room
+from broker.store.attempts import UNFINISHED
 from broker.tables import Answer, AttemptRow, ClaimRow, ClaimState, JobRow, ReceiptRow, RunRow, UsageRow
 from schemas.ids import sha256_hex
-from schemas.life import FINAL_ATTEMPT_STATES
 from schemas.statements import Usage
 from schemas.wire import to_milliseconds
 
@@ -64,7 +64,7 @@ def link(previous: str, digest: str, received_at: datetime) -> str:
 
 async def unanswered(session: AsyncSession, limit: int) -> list[UsageRow]:
     """Facts without a receipt that can be judged by now: those of attempts that go on, or whose log does, wait."""
-    unfinished = select(AttemptRow.id).where(AttemptRow.state.not_in(FINAL_ATTEMPT_STATES))
+    unfinished = select(AttemptRow.id).where(AttemptRow.state.in_(UNFINISHED))
     unsettled = select(ClaimRow.attempt_id).where(
         ClaimRow.answer == Answer.GRANT, ClaimRow.state.in_((ClaimState.OPEN, ClaimState.ENDED))
     )
