@@ -32,6 +32,7 @@ from identity.speech import Speaker
 from identity.trust import Trust
 from runtime.clock import Clock, SystemClock
 from runtime.database import Database
+from runtime.errors import WorldFault
 from runtime.http_client import open_client
 from runtime.http_guards import guarded
 from runtime.http_probes import probe_routes
@@ -40,7 +41,7 @@ from runtime.lifecycle import Stop, announce_ready
 from runtime.listening import bind
 from runtime.logging import get_logger
 from runtime.migrations import upgrade
-from runtime.outbox import Sent
+from runtime.outbox import Later, PublishResult
 from runtime.secrets import read_secret
 from runtime.settings import TlsFiles, load
 from schemas import limits
@@ -50,6 +51,7 @@ from schemas.sessions import BusAddress, SessionGranted
 
 ROLE = "desk"
 LONG_POLL_SECONDS = 60.0
+Publish = Callable[..., Awaitable[PublishResult]]
 _log = get_logger(__name__)
 
 
@@ -185,17 +187,23 @@ def _own_session(desk: _Desk) -> BusSession:
         return await desk.sessions.for_desk(desk.settings.name)
 
     bus = BusSession(credentials, name=f"{desk.settings.provider} {desk.settings.name}", clock=desk.clock)
-    bus.consume(ProviderNames(desk.settings.provider).dead_queue, _answering(desk.letters, bus))
+    bus.consume(ProviderNames(desk.settings.provider).dead_queue, answering(desk.letters, bus.publish))
     return bus
 
 
-def _answering(letters: DeadLetters, bus: BusSession) -> Callable[[Delivery], Awaitable[Fate]]:
+def answering(letters: DeadLetters, publish: Publish) -> Callable[[Delivery], Awaitable[Fate]]:
+    """The handler of dead letters. No tenant's trouble, nor its issuer's, holds up the letters of the others."""
+
     async def answer(delivery: Delivery) -> Fate:
-        made = await letters.answer(delivery.body, delivery.routing_key)
+        try:
+            made = await letters.answer(delivery.body, delivery.routing_key)
+        except WorldFault as fault:
+            _log.warning("dead_letter_waits", why=str(fault))
+            return Fate.RETRY
         if isinstance(made, Refusal):
             _log.warning("dead_letter_unanswered", reason=made.reason, detail=made.detail)
             return Fate.SETTLED
-        result = await bus.publish(
+        result = await publish(
             made.exchange,
             FANOUT_KEY,
             made.body,
@@ -203,7 +211,8 @@ def _answering(letters: DeadLetters, bus: BusSession) -> Callable[[Delivery], Aw
             correlation_id=made.attempt or "",
         )
         _log.info("dead_letter_answered", attempt=made.attempt, reason=made.reason, result=type(result).__name__)
-        return Fate.SETTLED if isinstance(result, Sent) else Fate.RETRY
+        # A tenant that does not read its replies has none but itself to blame: its order runs out by its own clock.
+        return Fate.RETRY if isinstance(result, Later) else Fate.SETTLED
 
     return answer
 

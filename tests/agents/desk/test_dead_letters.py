@@ -1,6 +1,8 @@
 """Dead letters: each is judged, whatever it is, and the attempt is named wherever it can be read."""
 
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import msgpack
 import pytest
@@ -9,6 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.desk import dead_letters
+from agents.desk.dead_letters import Answer
+from agents.desk.wiring import answering
+from bus.delivery import Fate
+from runtime.errors import WorldFault
+from runtime.outbox import Later, PublishResult, Rejected, Sent, Unroutable
 from schemas import frame
 from schemas.orders import Grant, Job
 from schemas.refusals import Reason
@@ -49,3 +56,39 @@ def test_a_letter_that_is_no_job_is_refused_with_its_own_reason(raw: bytes, reas
 @given(st.binary(max_size=200))
 def test_no_letter_makes_the_desk_stumble(raw: bytes) -> None:
     assert dead_letters.judge(raw, NOW).attempt is None
+
+
+class Letters:
+    """Letters whose answer is made, or whose tenant's issuer is away."""
+
+    def __init__(self, made: Answer | WorldFault) -> None:
+        self._made = made
+
+    async def answer(self, _raw: bytes, _routing_key: str) -> Answer:
+        if isinstance(self._made, WorldFault):
+            raise self._made
+        return self._made
+
+
+MADE = Answer("replies.alice.example.t", b"refusal", JOB.attempt, Reason.EXPIRED)
+LETTER: Any = SimpleNamespace(body=b"letter", routing_key="key")
+
+
+@pytest.mark.parametrize(
+    ("made", "result", "fate"),
+    [
+        (MADE, Sent(), Fate.SETTLED),
+        (MADE, Rejected("the tenant's replies are full"), Fate.SETTLED),
+        (MADE, Unroutable(), Fate.SETTLED),
+        (MADE, Later("the bus is away"), Fate.RETRY),
+        (WorldFault("the issuer is away"), Sent(), Fate.RETRY),
+    ],
+)
+async def test_one_tenants_trouble_does_not_hold_up_the_letters_of_the_others(
+    made: Answer | WorldFault, result: PublishResult, fate: Fate
+) -> None:
+    async def publish(*_: object, **__: object) -> PublishResult:
+        return result
+
+    letters: Any = Letters(made)
+    assert await answering(letters, publish)(LETTER) is fate
