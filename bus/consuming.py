@@ -139,9 +139,11 @@ class Subscription:
             self._problem.set("")
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    prober = tasks.create_task(self._probe(intake, back_off))
+                    # It ends with the intake. To cancel it amid a question would close the channel from our side,
+                    # and where RabbitMQ closes it at the same moment, cost the whole connection.
+                    tasks.create_task(self._probe(intake, back_off))
                     await self._handle_all(intake)
-                    prober.cancel()
+                    intake.end()
             finally:
                 self._problem.set("between two connections")
                 self._intake = None
@@ -154,7 +156,7 @@ class Subscription:
             while not intake.has_ended:
                 await intake.look_for_the_end(self._taking.prefetch)
                 back_off.reset()
-                await asyncio.sleep(self._taking.probe_seconds)
+                await intake.ended_within(self._taking.probe_seconds)
         except BusFault as fault:
             _log.warning("bus_probe_failed", queue=self.queue, reason=str(fault))
             intake.fail(fault)

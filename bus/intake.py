@@ -107,6 +107,14 @@ class Intake:
             return []
         return [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
 
+    async def ended_within(self, seconds: float) -> bool:
+        """Wait for the end, but not longer than that; whether it has come."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self.has_ended:
+                    await self._next_change()
+        return self.has_ended
+
     async def settle(self, deliveries: list[Delivery], fate: Fate) -> None:
         """Give all of them this fate, with one frame where that touches no other."""
         tags = [delivery.tag for delivery in deliveries]
@@ -158,8 +166,11 @@ class Intake:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while len(self._arrived) < deliveries and not self.has_ended:
-                    self._changed.clear()
-                    await self._changed.wait()
+                    await self._next_change()
+
+    async def _next_change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
 
     async def _is_empty(self) -> bool:
         message = await within(CALL_SECONDS, self._channel.basic_get(self.queue), f"reading {self.queue}")

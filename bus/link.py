@@ -240,5 +240,5 @@ def _tls_context(bus: BusAddress) -> ssl.SSLContext | None:
         return None
     try:
         return ssl.create_default_context(cadata=bus.ca)
-    except ssl.SSLError as error:
-        raise LinkLost(f"the desk's CA for its bus cannot be used ({error.reason})") from error
+    except (ssl.SSLError, ValueError, TypeError) as error:  # TypeError: not ASCII
+        raise LinkLost(f"the desk's CA for its bus cannot be used ({error})") from error

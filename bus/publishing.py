@@ -59,14 +59,34 @@ class _Lane:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._channel: RawChannel | None = None
-        self._opening = asyncio.Lock()
+        self._is_proven = False
+        self._trying = asyncio.Lock()
         self.in_flight = 0
 
-    async def channel(self) -> RawChannel:
-        async with self._opening:
-            if self._channel is None or self._channel.is_closed:
-                self._channel = await self._link.publishing_channel()
-            return self._channel
+    async def send(self, message: Outgoing, seconds: float) -> PublishResult:
+        """Send many at a time, but the first on each channel alone: a refused name shows there.
+
+        What is written to a channel after RabbitMQ closed it costs the whole connection, and the library has a gap in
+        which it lets that happen.
+        """
+        if (channel := self._proven_channel()) is not None:
+            return await _send(channel, message, seconds)
+        async with self._trying:
+            if (channel := self._proven_channel()) is None:
+                answer = await _send(await self._fresh_channel(), message, seconds)
+                self._is_proven = True
+                return answer
+        return await _send(channel, message, seconds)
+
+    async def _fresh_channel(self) -> RawChannel:
+        self._is_proven = False
+        if self._channel is None or self._channel.is_closed:
+            self._channel = await self._link.publishing_channel()
+        return self._channel
+
+    def _proven_channel(self) -> RawChannel | None:
+        channel = self._channel
+        return channel if channel is not None and self._is_proven and not channel.is_closed else None
 
     async def close(self) -> None:
         if self._channel is not None:
@@ -86,7 +106,7 @@ class Publisher:
         try:
             async with asyncio.timeout(seconds), self._lane(message.exchange) as lane:
                 await self._link.unblocked(seconds / 2)
-                return await _send(await lane.channel(), message, seconds)
+                return await lane.send(message, seconds)
         except TimeoutError:
             return Later(f"no confirm within {seconds:g} s")
         except NameRefused as refusal:

@@ -16,6 +16,7 @@ from bus.access import AdminAccess
 from bus.provisioner import Provisioner
 from bus.session import BusSession, SessionLimits
 from bus.topology import BusLimits, ProviderNames, Rights, agent_rights, controller_rights
+from bus.waiting import first_of
 from runtime.clock import SystemClock
 from runtime.http_client import open_client
 from runtime.outbox import PublishResult
@@ -177,6 +178,17 @@ async def running(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def kick(bus: Bus, desk: PlayedDesk, session: BusSession) -> None:
+    """Close the session's connections from the server's side, and return when the session has noticed.
+
+    RabbitMQ finds only connections that it has registered already, a moment after it opened them.
+    """
+    up = session.status
+    while session.status == up:
+        await bus.provisioner.close_connections(desk.user, "a test")
+        await first_of(session.status_changed(up), seconds=0.5)
 
 
 async def say(session: BusSession, exchange: str, key: str = "", body: bytes = b"envelope") -> PublishResult:

@@ -17,7 +17,7 @@ from bus.topology import dead_letter_origin, usage_key
 from runtime.clock import SystemClock
 from runtime.errors import WorldFault
 from runtime.outbox import Sent
-from tests.bus_world import DINAH, ELIZA, NAMES, Bus, bus_for_tests, running, say, soon
+from tests.bus_world import DINAH, ELIZA, NAMES, Bus, bus_for_tests, kick, running, say, soon
 
 REPLIES = NAMES.replies(DINAH)
 CONTROL = NAMES.control_queue(DINAH, "w7")
@@ -266,7 +266,7 @@ async def test_a_stream_is_read_from_any_offset_and_read_on_after_a_cut(bus: Bus
         bodies: list[bytes] = []
         async with contextlib.aclosing(session.read_stream(NAMES.billing_stream, 28)) as tail:
             bodies.append((await soon(anext(tail))).body)
-            await bus.provisioner.close_connections(desk.user, "a test")
+            await soon(kick(bus, desk, session))
             await bus.put(NAMES.billing_exchange, keys[0], b"30")
             bodies.extend([(await soon(anext(tail))).body for _ in range(2)])
         assert bodies == [b"28", b"29", b"30"]

@@ -1,5 +1,6 @@
 """Every right of the table on a real RabbitMQ, and its opposite."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import aio_pika
@@ -11,7 +12,7 @@ from bus.access import AdminAccess
 from bus.topology import MAX_TENANTS, agent_rights, jobs_key, usage_key
 from runtime.outbox import Rejected, Sent, Unroutable
 from schemas.ids import tenant_id
-from tests.bus_world import DINAH, ELIZA, NAMES, PROVIDER, Bus, PlayedDesk, bus_for_tests, running, say, soon
+from tests.bus_world import DINAH, ELIZA, NAMES, PROVIDER, Bus, PlayedDesk, bus_for_tests, kick, running, say, soon
 
 
 @pytest_asyncio.fixture
@@ -161,9 +162,7 @@ async def test_rights_taken_away_hold_once_the_connections_are_closed(bus: Bus) 
         await soon(session.up())
         assert await say(session, NAMES.replies(ELIZA)) == Sent()
         await bus.provisioner.update_rights(desk.user, bus.worker(tenants=(DINAH,)).rights)
-        up = session.status
-        await bus.provisioner.close_connections(desk.user, "rights changed")
-        await soon(session.status_changed(up))
+        await soon(kick(bus, desk, session))
         await soon(session.up())
         assert isinstance(await say(session, NAMES.replies(ELIZA)), Rejected)
         assert await say(session, NAMES.replies(DINAH)) == Sent()
@@ -181,6 +180,17 @@ async def test_what_nobody_reads_is_unroutable_and_what_is_full_is_rejected(bus:
         # Another pool of the same tenant has room.
         assert await say(session, NAMES.jobs_exchange(DINAH), "boards") == Sent()
     assert await bus.count(NAMES.jobs_queue(DINAH, "fast")) == len(results) - len(full)
+
+
+async def test_many_refused_at_once_cost_no_innocent_one_anything(bus: Bus) -> None:
+    async with running(bus.controller()) as session:
+        await soon(session.up())
+        wrong = [say(session, NAMES.replies(ELIZA)) for _ in range(100)]
+        right = [say(session, NAMES.receipts_exchange(DINAH)) for _ in range(100)]
+        refused, sent = await asyncio.gather(asyncio.gather(*wrong), asyncio.gather(*right))
+        assert {type(result) for result in refused} == {Rejected}
+        assert set(sent) == {Sent()}
+        assert session.status.connects == 1
 
 
 async def test_a_missing_exchange_is_unroutable(bus: Bus) -> None:

@@ -15,7 +15,7 @@ from runtime.clock import SystemClock
 from runtime.outbox import Later, Sent
 from schemas.refusals import Reason, Refusal
 from schemas.sessions import SessionGranted
-from tests.bus_world import DINAH, NAMES, QUICK, Bus, bus_for_tests, running, say, soon
+from tests.bus_world import DINAH, NAMES, QUICK, Bus, bus_for_tests, kick, running, say, soon
 from tests.proxy import Mode, Proxy, proxy_to
 
 JOBS = NAMES.jobs_exchange(DINAH)
@@ -85,10 +85,7 @@ async def test_after_a_server_side_close_the_session_reconnects_and_nothing_conf
             for first in range(0, 1200, 300):
                 tasks.create_task(publish_all(first))
             for _ in range(3):
-                up = session.status
-                await bus.provisioner.close_connections(desk.user, "a test")
-                if session.status == up:
-                    await soon(session.status_changed(up))
+                await soon(kick(bus, desk, session))
                 await soon(session.up())
         await inbox.until(confirmed)
         assert session.status.connects >= 4
@@ -284,7 +281,7 @@ async def test_a_connection_lost_while_the_other_was_opened_ends_the_link(bus: B
     lost = asyncio.Event()
     publishing = await aio_pika.connect(bus.access.amqp_url(bus.vhost, desk.user, desk.password))
     publishing.close_callbacks.add(lambda *_: lost.set())
-    await bus.provisioner.close_connections(desk.user, "a test")
+    await desk.remove_user()
     await soon(lost.wait())
     link = Link(granted, publishing, bus.admin)
     assert "CONNECTION_FORCED" in await soon(link.ended())

@@ -12,7 +12,7 @@ from bus.access import AdminAccess
 from bus.delivery import Delivery
 from bus.session import Taker
 from schemas.ids import tenant_id
-from tests.bus_world import DINAH, ELIZA, NAMES, Bus, bus_for_tests, running, soon
+from tests.bus_world import DINAH, ELIZA, NAMES, Bus, bus_for_tests, kick, running, soon
 
 D, E = NAMES.jobs_queue(DINAH, "fast"), NAMES.jobs_queue(ELIZA, "fast")
 
@@ -186,17 +186,12 @@ async def test_a_slot_waits_through_a_lost_connection(bus: Bus) -> None:
         taker = session.taker([D, E])
         slot = asyncio.create_task(taker.take())
         await soon(taker.idle())
-        up = session.status
-        await bus.provisioner.close_connections(desk.user, "a test")
-        await soon(session.status_changed(up))
+        await soon(kick(bus, desk, session))
         await offer(bus, DINAH, b"d1")
         delivery = await soon(slot)
         assert delivery.body == b"d1"
         # Lost before it was settled: it comes again, and the old delivery is a value.
-        up = session.status
-        await bus.provisioner.close_connections(desk.user, "a test")
-        if session.status == up:
-            await soon(session.status_changed(up))
+        await soon(kick(bus, desk, session))
         await soon(session.up())
         assert not await delivery.ack()
         again = await soon(taker.take())
