@@ -84,7 +84,7 @@ class Uploads:
                 return str(refusal)
             async with self._database.write() as session:
                 await attempt_store.note_uploaded(session, store, digest, self._clock.now())
-        except FedciError as error:
+        except (FedciError, OSError) as error:
             _log.warning("upload_failed", store=store, digest=digest, reason=str(error))
             return str(error)
         _log.info("source_uploaded", store=store, digest=digest)

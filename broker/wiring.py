@@ -5,7 +5,6 @@ The directory holds `controller.toml`, `controller.key`, `vault.key`, `api.token
 """
 
 import asyncio
-import ssl
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -108,10 +107,7 @@ async def _build(stack: AsyncExitStack, directory: Path, settings: ControllerSet
 
 def _store_client(offer: StoreOffer) -> httpx.AsyncClient:
     """A client that trusts the CA in the store's offer, which its provider's root signed, or else the public ones."""
-    if offer.ca is None:
-        return open_client()
-    trust = ssl.create_default_context(cadata=offer.ca)
-    return httpx.AsyncClient(verify=trust, trust_env=False, follow_redirects=False)
+    return open_client(ca_of_peer=offer.ca)
 
 
 def _tls(directory: Path, settings: ControllerSettings) -> TlsFiles | None:

@@ -35,13 +35,14 @@ class Fetched:
     body: bytes
 
 
-def open_client(tls_ca: Path | None = None) -> httpx.AsyncClient:
+def open_client(tls_ca: Path | None = None, *, ca_of_peer: str | None = None) -> httpx.AsyncClient:
     """Return a client (close it with `aclose`) that trusts the public CAs, or only those in the PEM file `tls_ca`.
 
-    Raises OurFault when the file cannot be used.
+    `ca_of_peer` is PEM text that the other party itself has signed for, in its card. Raises OurFault when the file,
+    PeerFault when that text cannot be used.
     """
     return httpx.AsyncClient(
-        verify=_trust(tls_ca) if tls_ca else True,
+        verify=_trust(tls_ca) if tls_ca else True if ca_of_peer is None else _trust_peer(ca_of_peer),
         trust_env=False,
         follow_redirects=False,
         timeout=_TIMEOUTS,
@@ -139,6 +140,13 @@ def _trust(tls_ca: Path) -> ssl.SSLContext:
         raise OurFault(
             f"the CA file cannot be used ({error})", where=str(tls_ca), remedy="Give a file of PEM certificates."
         ) from error
+
+
+def _trust_peer(ca: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cadata=ca)
+    except (OSError, ValueError, TypeError) as error:  # TypeError: not ASCII
+        raise PeerFault(f"the CA that it names cannot be used ({error})", remedy="Ask whoever runs it.") from error
 
 
 def _odd_answer(url: str, what: str, status: int) -> PeerFault:

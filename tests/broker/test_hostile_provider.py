@@ -7,10 +7,14 @@ from sqlalchemy import func, select
 
 from broker.store import usage as usage_store
 from broker.tables import ClaimRow, OrphanRow, RefusalRow
+from broker.wiring import _store_client as open_store_client
+from runtime.errors import OurFault
 from schemas import ids
+from schemas.life import JobState
 from schemas.orders import Grant
 from schemas.refusals import Reason
 from schemas.reports import Claim
+from schemas.statements import StoreOffer
 from tests.broker.test_story import ONE_JOB, granted
 from tests.broker.world import Claimed, FakeProvider, World
 
@@ -123,3 +127,27 @@ async def test_a_second_id_for_the_same_use_is_refused(world: World, alice: Fake
     claimed = await finished(world, alice, 30)
     await world.hear(alice.name, claimed.usage(world, ids.sha256_hex(alice.rate_card), id="d" * 64))
     assert await verdicts(world) == []
+
+
+@pytest.mark.parametrize("ca", ["garbage", "ü", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"])
+async def test_a_card_whose_stores_ca_is_no_certificate_delays_only_what_goes_there(
+    world: World, alice: FakeProvider, ca: str
+) -> None:
+    bettina = FakeProvider("bettina.example", world.issuer, world.clock, store=True)
+    bettina.store = StoreOffer(url="https://store.example", ca=ca)
+    await world.meet(bettina)
+    world.controller.stores._open_client = open_store_client
+    run = await world.submit(
+        "name: p\nstore: bettina.example\njobs:\n  build:\n    steps: [make]\n", files={"big": bytes(300 * 1024)}
+    )
+    (digest,) = world.controller.uploads._wanted["bettina.example"]
+    trouble = await world.controller.uploads._upload("bettina.example", digest)
+    assert "CA that it names cannot be used" in str(trouble)
+    assert (await world.job(run)).state is JobState.WAITING
+
+
+@pytest.mark.parametrize("ca", [None, ""])
+async def test_a_store_cannot_make_us_speak_in_plaintext_to_another_machine(ca: str | None) -> None:
+    async with open_store_client(StoreOffer(url="http://192.0.2.1", ca=ca)) as client:
+        with pytest.raises(OurFault):
+            await client.get("http://192.0.2.1/tabs", timeout=1)
