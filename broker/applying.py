@@ -33,6 +33,9 @@ class Applied:
     """What a batch changed: for the bells, the leases, and the worker."""
 
     runs: set[str] = field(default_factory=set)
+    progressed: set[str] = field(default_factory=set)
+    """Runs of which a job began or is further: something to look at, nothing to dispatch."""
+    has_claims: bool = False
     heard: set[str] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
     follow_ups: list[FollowUp] = field(default_factory=list)
@@ -142,7 +145,7 @@ async def _carry_out(
         case Progressed() if isinstance(said, Heartbeat):
             claim.step = said.step
             applied.heard.add(claim.id)
-            run_id = await _note_heartbeat(session, claim, attempt, applied)
+            applied.progressed.add(await _note_heartbeat(session, claim, attempt, applied))
         case Ended(reason) if isinstance(said, Finished):
             await attempt_store.add_artifacts(session, attempt, said.artifacts)
             run_id = await end_ran(session, attempt, AttemptState.FINISHED, reason, said.detail, now)

@@ -19,28 +19,21 @@ class Bells:
         self.receipts = asyncio.Event()
         self.watch = asyncio.Event()
         self.uploads = asyncio.Event()
-        self._changed_runs: set[str] = set()
-        self._all_changed = True
         self._listeners: dict[str, set[asyncio.Event]] = defaultdict(set)
         self.dispatch.set()
 
     def run_changed(self, run_id: str) -> None:
-        """Something about this run is different: its jobs may go on, its listeners may look."""
-        self._changed_runs.add(run_id)
+        """Something about this run is different: jobs may go on, its own and those that wait for a place it left."""
         self.dispatch.set()
+        self._ring(run_id)
+
+    def run_progressed(self, run_id: str) -> None:
+        """A job of this run began, or is further: its listeners may look, and no other job can go on for that."""
         self._ring(run_id)
 
     def offers_changed(self) -> None:
         """A provider is different: every waiting job may have another answer."""
-        self._all_changed = True
         self.dispatch.set()
-
-    def take_changed(self) -> tuple[bool, set[str]]:
-        """Whether all waiting jobs are to be looked at, and the runs that changed; both are then forgotten."""
-        taken = (self._all_changed, self._changed_runs)
-        self._all_changed, self._changed_runs = False, set()
-        self.dispatch.clear()
-        return taken
 
     def log_grew(self, claim_id: str) -> None:
         self._ring(claim_id)

@@ -1,9 +1,9 @@
 """Sends out what is ready: graph, placement, signature, and one transaction for attempt and outbox row (DESIGN §7.1).
 
-Woken by `bells.dispatch`; looks at the runs that changed, or at all that wait when a provider changed. Signing comes
-before the transaction (it may have to ask the issuer for a token), and each attempt is signed once: a crash in
-between loses an unsent order, never sends two. One task runs this; a job that somebody else moved meanwhile is left
-alone (`move_job` asks the table again).
+Woken by `bells.dispatch`; looks at all jobs that wait, the oldest run's first, because a place that one run leaves is
+for whoever waits longest. Signing comes before the transaction (it may have to ask the issuer for a token), and each
+attempt is signed once: a crash in between loses an unsent order, never sends two. One task runs this; a job that
+somebody else moved meanwhile is left alone (`move_job` asks the table again).
 """
 
 import asyncio
@@ -78,30 +78,31 @@ class Dispatcher:
         """Dispatch until cancelled. A cancel loses nothing: what is not committed is found again at the next start."""
         rest: float | None = None
         while True:
-            is_rung = await wait_for(self._bells.dispatch, rest)
-            is_all, changed = self._bells.take_changed()
+            await wait_for(self._bells.dispatch, rest)
+            self._bells.dispatch.clear()
+            began_at = self._clock.boottime()
             try:
-                due_at = await self.dispatch(None if is_all or not is_rung else changed)
-                rest = self._rest_seconds(due_at)
+                rest = self._rest_seconds(await self.dispatch())
             except WorldFault as error:
                 _log.error("dispatch_failed", reason=str(error))
-                self._bells.offers_changed()
+                self._bells.dispatch.set()
                 await asyncio.sleep(_RETRY_SECONDS)
+            # A look costs as much as there are jobs that wait: so it takes half of the time at most.
+            await asyncio.sleep(self._clock.boottime() - began_at)
 
     def _rest_seconds(self, due_at: datetime | None) -> float:
         if due_at is None:
             return _LOOK_SECONDS
         return min(_LOOK_SECONDS, max(1.0, (due_at - self._clock.now()).total_seconds()))
 
-    async def dispatch(self, run_ids: set[str] | None) -> datetime | None:
-        """Send out what can be sent of these runs, or of all; return when to look again though nobody rings."""
+    async def dispatch(self) -> datetime | None:
+        """Send out what can be sent; return when to look again though nobody rings."""
         async with self._database.read() as session:
             wanted = await run_store.runs_with_waiting_jobs(session)
             load = Counter(await attempt_store.in_flight(session))
         due: list[datetime] = []
         for run_id in wanted:
-            if run_ids is None or run_id in run_ids:
-                due.extend(await self._dispatch_run(run_id, load))
+            due.extend(await self._dispatch_run(run_id, load))
         return min(due, default=None)
 
     async def _dispatch_run(self, run_id: str, load: Counter[tuple[str, str]]) -> list[datetime]:

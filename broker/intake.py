@@ -139,11 +139,14 @@ class Intake:
             self._leases.heard(claim_id)
         for run_id in applied.runs:
             self._bells.run_changed(run_id)
+        for run_id in applied.progressed:
+            self._bells.run_progressed(run_id)
         for claim_id in applied.ended:
             self._bells.log_grew(claim_id)
         if applied.ended:
             self._settlement.wake.set()
-        self._bells.watch.set()
+        if applied.runs or applied.has_claims:
+            self._bells.watch.set()
         if applied.is_usage_new or applied.ended:
             self._bells.receipts.set()
         await self._follow_ups.send(applied.follow_ups)
@@ -262,7 +265,8 @@ class Intake:
             await run_store.move_job(session, job, JobState.RUNNING, now, **values)
             applied.heard.add(item.claim.claim)
         await session.flush()
-        applied.runs.add(job.run_id)
+        applied.progressed.add(job.run_id)
+        applied.has_claims = True
         _log.info("claim_granted" if is_granted else "claim_kept", claim=item.claim.claim, attempt=attempt.id)
 
     def _claim_row(self, item: ClaimCame, prepared: Prepared, is_granted: bool) -> ClaimRow:

@@ -1,5 +1,7 @@
 """What comes together, too late, or never: batches that contradict themselves, silence, providers that are gone."""
 
+import asyncio
+
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -129,3 +131,24 @@ async def test_a_worker_that_beats_for_ever_does_not_keep_its_job_for_ever(world
         await world.controller.lease_watch.look()
     assert (await world.attempt(claim.attempt)).state is AttemptState.LOST
     assert {said.order.cause for said in await world.said() if isinstance(said.order, Cancel)} == {"superseded"}
+
+
+async def test_a_place_that_one_run_leaves_is_offered_to_the_jobs_of_another(world: World, alice: FakeProvider) -> None:
+    """Two slots take six orders of ours: the seventh job waits, and its own run never changes."""
+    jobs = "".join(f"  job{number}:\n    steps: [make]\n" for number in range(6))
+    await world.submit(f"name: p\njobs:\n{jobs}")
+    first, *_ = await world.said()
+    waiting = await world.submit(ONE_JOB)
+    assert {why["obstacle"] for why in (await world.job(waiting)).waiting_for} == {"queue-full"}
+    world.bells.dispatch.clear()
+    dispatching = asyncio.create_task(world.controller.dispatcher.run())
+    try:
+        claim = await alice.workers["w1"].claim(world.tenant, first.order.attempt)
+        await world.hear(ALICE, claim.raw)
+        await world.hear(ALICE, claim.finished())
+        async with asyncio.timeout(10):
+            while (await world.job(waiting)).state is JobState.WAITING:
+                pass
+    finally:
+        dispatching.cancel()
+        await asyncio.wait([dispatching])

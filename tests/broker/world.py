@@ -323,7 +323,7 @@ class World:
         return await self.controller.runs.submit(Submission(project, digest, "a" * 40))
 
     async def dispatch(self) -> datetime | None:
-        return await self.controller.dispatcher.dispatch(None)
+        return await self.controller.dispatcher.dispatch()
 
     # -- the bus
 
