@@ -1,7 +1,7 @@
 """What usage costs, computed by the customer's side with the providers' own rate cards (DESIGN §9).
 
-The arithmetic is `schemas.pricing`, the same that makes the invoice. Events whose rate card is not at hand are counted
-instead of left out in silence.
+The arithmetic is `schemas.pricing`, the same that makes the invoice. Events whose rate card is not at hand, or names
+prices beyond all reckoning, are counted instead of left out in silence.
 """
 
 from collections import defaultdict
@@ -45,7 +45,10 @@ def costs_of(rows: Iterable[UsageRow], cards: Mapping[str, RateCard]) -> tuple[C
             facts[(card.currency, row.provider)].append(fact)
     sums: dict[str, Decimal] = defaultdict(Decimal)
     for (currency, _), of_provider in facts.items():
-        sums[currency] += total(invoice_lines(of_provider, cards))
+        try:
+            sums[currency] += total(invoice_lines(of_provider, cards))
+        except (ArithmeticError, ValueError):  # more digits than any invoice has
+            unpriced += len(of_provider)
     if unpriced and not sums:
         return (CostView(currency="", total=Decimal(0), unpriced_events=unpriced),)
     return tuple(

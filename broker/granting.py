@@ -19,6 +19,7 @@ from broker.store import attempts as attempt_store
 from broker.store import projects as project_store
 from broker.store import providers as provider_store
 from broker.store import runs as run_store
+from broker.tables import RateCardRow
 from broker.vault import Vault
 from broker.voice import Signed, Voice
 from runtime.clock import Clock
@@ -42,7 +43,7 @@ class GrantFacts:
     job: JobFacts
     boxes: dict[str, bytes]
     reservation: Reservation | None
-    """What the job may cost by time; None while the rate card that the order cites is not at hand."""
+    """What the job may cost by time; None while the rate card that the order cites is not at hand, or cannot tell."""
 
 
 async def gather_grant(session: AsyncSession, attempt_id: str) -> GrantFacts:
@@ -54,9 +55,14 @@ async def gather_grant(session: AsyncSession, attempt_id: str) -> GrantFacts:
     facts = (await gather_facts(session, job.run_id, [job]))[0]
     boxes = await project_store.secret_boxes(session, facts.project, facts.spec.secrets)
     card = await provider_store.rate_card(session, attempt.rate_card)
-    cores = facts.spec.resources.cores
-    reservation = None if card is None else reserve(read_rate_card(card), facts.spec.timeout, cores)
-    return GrantFacts(facts, boxes, reservation)
+    return GrantFacts(facts, boxes, None if card is None else _reserve(card, facts))
+
+
+def _reserve(card: RateCardRow, job: JobFacts) -> Reservation | None:
+    try:
+        return reserve(read_rate_card(card), job.spec.timeout, job.spec.resources.cores)
+    except ArithmeticError:  # a stranger's prices, beyond all reckoning
+        return None
 
 
 class Granting:

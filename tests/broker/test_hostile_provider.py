@@ -5,18 +5,20 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from broker.costs import costs_of, read_rate_cards
+from broker.store import providers as provider_store
 from broker.store import usage as usage_store
 from broker.tables import ClaimRow, OrphanRow, RefusalRow
 from broker.wiring import _store_client as open_store_client
 from runtime.errors import OurFault
-from schemas import ids
+from schemas import frame, ids
 from schemas.life import JobState
 from schemas.orders import Grant
 from schemas.refusals import Reason
 from schemas.reports import Claim
-from schemas.statements import StoreOffer
+from schemas.statements import Rate, StoreOffer
 from tests.broker.test_story import ONE_JOB, granted
-from tests.broker.world import Claimed, FakeProvider, World
+from tests.broker.world import Claimed, FakeProvider, World, read
 
 
 async def count(world: World, table: Any) -> int:
@@ -151,3 +153,23 @@ async def test_a_store_cannot_make_us_speak_in_plaintext_to_another_machine(ca: 
     async with open_store_client(StoreOffer(url="http://192.0.2.1", ca=ca)) as client:
         with pytest.raises(OurFault):
             await client.get("http://192.0.2.1/tabs", timeout=1)
+
+
+ABSURD = Rate(meter="wall-seconds", unit="s", price="9e24", per="1e-12", increment="9e24")  # type: ignore[arg-type]
+
+
+async def test_absurd_prices_break_no_grant_and_no_page(world: World, alice: FakeProvider) -> None:
+    alice.rate_card = frame.seal(read(alice.rate_card).model_copy(update={"rates": (ABSURD,)}), alice.root.private)
+    raw, digest = alice.rate_card, ids.sha256_hex(alice.rate_card)
+    async with world.database.write() as session:
+        await provider_store.save_rate_card(session, alice.name, digest, raw, world.clock.now())
+    known = world.controller.book.get(alice.name)
+    assert known is not None
+    world.controller.book.learn_card(alice.name, known.card.model_copy(update={"rate_card": digest}))
+    await world.submit(ONE_JOB)
+    claimed = await finished(world, alice, 30)
+    await world.hear(alice.name, bill(claimed, world, alice, "wall-seconds", 0, "30"))
+    async with world.database.read() as session:
+        rows, cards = await usage_store.facts(session), await provider_store.rate_cards(session)
+    (cost,) = costs_of(rows, read_rate_cards(cards))
+    assert cost.unpriced_events == 1
