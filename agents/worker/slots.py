@@ -53,6 +53,7 @@ class Slots:
         self._handles = handles
         self._stop = stop
         self._clock = clock
+        self._fault: OurFault | None = None
         self._states = {number: SlotState(number, None, clock.now()) for number in range(count)}
 
     @property
@@ -60,12 +61,17 @@ class Slots:
         return tuple(self._states.values())
 
     async def run(self) -> None:
-        """Serve until told to drain and all jobs are over. Cancel: every job is dead when the cancel goes on."""
+        """Serve until told to drain and all jobs are over. Cancel: every job is dead when the cancel goes on.
+
+        Raises the first OurFault of a slot, once the jobs that run are over.
+        """
         async with asyncio.TaskGroup() as group:
             handing_back = group.create_task(self._hand_back())
             slots = [group.create_task(self._serve(number)) for number in self._states]
             await asyncio.wait(slots)
             handing_back.cancel()
+        if self._fault is not None:
+            raise self._fault
 
     async def _hand_back(self) -> None:
         await self._stop.handing_back()
@@ -75,8 +81,12 @@ class Slots:
         while (delivery := await self._next()) is not None:
             try:
                 await self._serve_one(number, delivery)
-            except OurFault:
-                raise  # a person must act, and no further job would fare better
+            except OurFault as fault:
+                # A person must act, and no further job would fare better; those that run may go on to their end.
+                _log.error("worker_drains", slot=number, reason=str(fault))
+                self._fault = self._fault or fault
+                await delivery.requeue()
+                self._stop.rise_to(StopLevel.DRAIN)
             except Exception:  # noqa: BLE001  # one job's surprise must not end the others' lives; it is told
                 _log.exception("slot_failed", slot=number)
                 await delivery.requeue()  # settled already, unless it failed before

@@ -4,10 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
+from agents.worker.admission import Lent
 from agents.worker.services import Services
 from agents.worker.slots import Slots
+from runtime.errors import OurFault
 from runtime.lifecycle import Stop, StopLevel
 from schemas.ends import EndReason
+from schemas.orders import Job
 from schemas.refusals import Reason
 from schemas.reports import Claim, Finished, Heartbeat, Released
 from tests.agents.worker.world import FakeDelivery, Script, World
@@ -110,3 +115,24 @@ async def test_a_surprise_in_one_job_leaves_the_slot_alive(world: World) -> None
         world.fake.script = Script()
         await _grant_a_job(world, services, work)
         assert (await world.bus.until(Finished, 2)).reason is EndReason.SUCCEEDED
+
+
+async def test_a_fault_that_a_person_must_mend_ends_no_job_that_runs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def changed_root(_: Job) -> Lent:
+        raise OurFault("the desk's card is not signed by our own root key")
+
+    work = Work()
+    async with world.running() as services, _slots(world, services, work) as (_, _, running):
+        claim = await _start_a_long_job(world, services, work)
+        monkeypatch.setattr(services.claims, "_lent", changed_root)
+        second = await world.dinah.offer()
+        await work.queue.put(second)
+        done, _ = await asyncio.wait([running], timeout=0.05)
+        assert not done
+        assert second.fate == "requeue"
+        await services.control.handle(await world.dinah.cancel(claim))
+        with pytest.raises(OurFault):
+            await running
+        assert (await world.bus.until(Finished)).reason is EndReason.CANCELLED
