@@ -18,7 +18,7 @@ from broker.store import providers as provider_store
 from broker.store import runs as run_store
 from broker.store import usage as usage_store
 from broker.tables import Answer, AttemptRow, ClaimRow, ClaimState, OrphanRow, RefusalRow, ReportRow
-from identity.trust import Seen, settle_duplicate
+from identity.trust import Seen, SignedBy, settle_duplicate
 from runtime.logging import get_logger
 from schemas.life import AttemptState
 from schemas.orders import Cancel, Settled
@@ -152,7 +152,7 @@ async def _carry_out(
             _close(claim, said, item.signed.raw)
             applied.ended.add(claim.id)
         case Unstarted(reason):
-            await _bar_worker(session, claim, attempt, item, str(reason), now)
+            await _bar_worker(session, attempt, claim.worker, item.signed, str(reason), now)
             why = f"{claim.worker} at {claim.provider} released it: {reason}"
             run_id = await end_unstarted(session, attempt, AttemptState.RELEASED, why, now)
             claim.state = ClaimState.ENDED
@@ -207,19 +207,24 @@ def _follow(claim: ClaimRow, model: type[Cancel] | type[Settled], **fields: str)
 
 
 async def _bar_worker(
-    session: AsyncSession, claim: ClaimRow, attempt: AttemptRow, item: ReportCame, reason: str, now: datetime
+    session: AsyncSession,
+    attempt: AttemptRow,
+    worker: str,
+    signed: SignedBy[ClaimReport],
+    reason: str,
+    now: datetime,
 ) -> None:
-    """Remember that this worker let go of the job, so that it is not the next one asked."""
+    """Remember that this worker let go of the job, so that it is not the next one asked, again and again."""
     row = RefusalRow(
-        provider=claim.provider,
-        agent=claim.worker,
-        subject=item.signed.digest,
+        provider=attempt.provider,
+        agent=worker,
+        subject=signed.digest,
         attempt_id=attempt.id,
         job_id=attempt.job_id,
         reason=reason,
         scope="here",
         detail="released its claim",
-        digest=item.signed.digest,
+        digest=signed.digest,
         received_at=now,
     )
     await attempt_store.add_refusal(session, row)
@@ -239,6 +244,7 @@ async def apply_stray(session: AsyncSession, provider: str, item: StrayCame, app
     attempt = await attempt_store.attempt(session, said.attempt)
     is_ours = attempt is not None and attempt.provider == provider
     if attempt is not None and is_ours and isinstance(said, Released) and attempt.state is AttemptState.PUBLISHED:
+        await _bar_worker(session, attempt, said.agent, item.signed, str(said.reason), now)
         why = f"{said.agent} at {provider} let go of it before its claim could be read: {said.reason}"
         run_id = await end_unstarted(session, attempt, AttemptState.LOST, why, now)
         applied.runs.update([run_id] if run_id else [])

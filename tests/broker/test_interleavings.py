@@ -152,3 +152,21 @@ async def test_a_place_that_one_run_leaves_is_offered_to_the_jobs_of_another(wor
     finally:
         dispatching.cancel()
         await asyncio.wait([dispatching])
+
+
+async def test_a_worker_that_released_a_claim_which_could_not_be_read_is_not_asked_again_at_once(
+    world: World, alice: FakeProvider
+) -> None:
+    """While our issuer is away every claim ends like this; fifty of them in a row would end the job."""
+    run = await world.submit(ONE_JOB)
+    attempt = (await world.job_order()).attempt
+    for worker in ("w1", "w2"):
+        unread = await alice.workers[worker].claim(world.tenant, attempt)
+        await world.hear(ALICE, unread.released())
+        await world.dispatch()
+        job = await world.job(run)
+        attempt = (await world.job_order()).attempt if job.state is JobState.QUEUED else attempt
+    assert {why["obstacle"] for why in (await world.job(run)).waiting_for} == {"refused"}
+    world.clock.advance(6)
+    await world.dispatch()
+    assert (await world.job(run)).state is JobState.QUEUED
