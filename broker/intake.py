@@ -50,6 +50,15 @@ class Prepared:
     reservation: Reservation | None = None
 
 
+@dataclass
+class _Answers:
+    """Those of one batch. An issuer that is away is asked once for all of them: each question may last seconds."""
+
+    prepared: dict[str, Prepared] = field(default_factory=dict)
+    granted: dict[str, str] = field(default_factory=dict)
+    away: WorldFault | None = None
+
+
 class _Outdated(Exception):
     """A signed answer no longer fits what the database says; it must be prepared anew."""
 
@@ -153,33 +162,38 @@ class Intake:
 
     async def _prepare(self, items: Sequence[Came]) -> dict[str, Prepared]:
         """Decide and sign the answers to the claims among these messages."""
-        prepared: dict[str, Prepared] = {}
-        granted: dict[str, str] = {}
+        answers = _Answers()
         for item in items:
-            if isinstance(item, ClaimCame) and item.claim.claim not in prepared:
-                prepared[item.claim.claim] = await self._prepare_one(item, granted)
-        return prepared
+            if isinstance(item, ClaimCame) and item.claim.claim not in answers.prepared:
+                answers.prepared[item.claim.claim] = await self._prepare_one(item, answers)
+        return answers.prepared
 
-    async def _prepare_one(self, item: ClaimCame, granted: dict[str, str]) -> Prepared:
+    async def _prepare_one(self, item: ClaimCame, answers: _Answers) -> Prepared:
         claim = item.claim
         async with self._database.read() as session:
             attempt = await attempt_store.attempt(session, claim.attempt)
-            decision = await self._decide(session, attempt, granted.get(claim.attempt))
+            decision = await self._decide(session, attempt, answers.granted.get(claim.attempt))
             facts = await gather_grant(session, claim.attempt) if isinstance(decision, GrantIt) else None
         try:
-            signed = await self._sign(item, decision, facts)
+            signed = await self._sign(item, decision, facts, answers)
         except (WorldFault, PeerFault, OurFault) as error:
             _log.warning("claim_unanswered", claim=claim.claim, attempt=claim.attempt, reason=str(error))
             return Prepared(decision, None, str(error))
         if isinstance(decision, GrantIt):
-            granted[claim.attempt] = claim.claim
+            answers.granted[claim.attempt] = claim.claim
         return Prepared(decision, signed, reservation=facts.reservation if facts else None)
 
-    async def _sign(self, item: ClaimCame, decision: Decision, facts: GrantFacts | None) -> Signed:
-        if facts is not None:
-            return await self._granting.grant(self._provider, item.claim, item.verified.key, facts)
-        reason = decision.reason if isinstance(decision, StandDownIt) else Reason.ATTEMPT_NOT_CURRENT
-        return await self._granting.stand_down(self._provider, item.claim, reason)
+    async def _sign(self, item: ClaimCame, decision: Decision, facts: GrantFacts | None, answers: _Answers) -> Signed:
+        if answers.away is not None:
+            raise answers.away
+        try:
+            if facts is not None:
+                return await self._granting.grant(self._provider, item.claim, item.verified.key, facts)
+            reason = decision.reason if isinstance(decision, StandDownIt) else Reason.ATTEMPT_NOT_CURRENT
+            return await self._granting.stand_down(self._provider, item.claim, reason)
+        except WorldFault as fault:
+            answers.away = fault
+            raise
 
     async def _decide(self, session: AsyncSession, attempt: AttemptRow | None, granted: str | None) -> Decision:
         if attempt is None:

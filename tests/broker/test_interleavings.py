@@ -2,6 +2,7 @@
 
 import asyncio
 
+import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -170,3 +171,23 @@ async def test_a_worker_that_released_a_claim_which_could_not_be_read_is_not_ask
     world.clock.advance(6)
     await world.dispatch()
     assert (await world.job(run)).state is JobState.QUEUED
+
+
+async def test_an_issuer_that_is_away_is_asked_once_for_all_the_claims_of_a_batch(
+    world: World, alice: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question may last ten seconds, in which nothing else of the queue is read."""
+    await world.submit("name: p\njobs:\n  one:\n    steps: [make]\n  two:\n    steps: [make]\n")
+    world.clock.advance(3590)
+    await world.controller.parts.trust.prime()
+    claims = [await alice.workers["w1"].claim(world.tenant, said.order.attempt) for said in await world.said()]
+    asked: list[str] = []
+
+    def away(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        raise httpx.ConnectTimeout("away")
+
+    monkeypatch.setattr(world.issuer, "answer", away)
+    await world.hear(ALICE, *(claim.raw for claim in claims))
+    assert len(asked) == 1
+    assert [(await world.attempt(claim.attempt)).state for claim in claims] == 2 * [AttemptState.CLAIMED]
