@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from broker.bells import Bells
-from broker.logs import LogFiles
+from broker.decisions.settling import Ranges
+from broker.logs import LogFiles, Taken
 from broker.settlement import Settlement
 from broker.store import claims as claim_store
 from broker.store import providers as provider_store
@@ -77,9 +78,8 @@ class LogIntake:
                 _log.warning("log_refused", provider=self._provider, reason=chunk.reason, detail=chunk.detail)
             else:
                 chunks[chunk.claim].append(chunk)
-        for claim_id, of_claim in chunks.items():
-            await self._write(claim_id, of_claim)
         if chunks:
+            await self._write(chunks)
             self._settlement.wake.set()
 
     async def _read(self, raw: bytes) -> Log | Refusal:
@@ -116,19 +116,23 @@ class LogIntake:
             self._known[claim_id] = _known(row)
         return self._known[claim_id]
 
-    async def _write(self, claim_id: str, chunks: list[Log]) -> None:
+    async def _write(self, chunks: dict[str, list[Log]]) -> None:
         async with self._database.read() as session:
-            row = await claim_store.claim(session, claim_id)
-        if row is None:
-            return
-        taken = await asyncio.to_thread(self._logs.take, claim_id, claim_store.ranges_of(row), chunks)
+            rows = await claim_store.claims_by_ids(session, chunks)
+        ranges = {row.id: claim_store.ranges_of(row) for row in rows}
+        taken = await asyncio.to_thread(self._take_all, ranges, chunks)
         async with self._database.write() as session:
-            await claim_store.save_ranges(session, claim_id, taken.ranges)
-            for detail in taken.refused:
-                await provider_store.raise_alarm(
-                    session, self._provider, "log-refused", claim_id, detail, self._clock.now()
-                )
-        self._bells.log_grew(claim_id)
+            for claim_id, each in taken.items():
+                await claim_store.save_ranges(session, claim_id, each.ranges)
+                for detail in each.refused:
+                    await provider_store.raise_alarm(
+                        session, self._provider, "log-refused", claim_id, detail, self._clock.now()
+                    )
+        for claim_id in taken:
+            self._bells.log_grew(claim_id)
+
+    def _take_all(self, ranges: dict[str, Ranges], chunks: dict[str, list[Log]]) -> dict[str, Taken]:
+        return {claim_id: self._logs.take(claim_id, known, chunks[claim_id]) for claim_id, known in ranges.items()}
 
 
 def _known(row: ClaimRow) -> _Known:

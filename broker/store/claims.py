@@ -26,6 +26,10 @@ async def may_be_claimed(session: AsyncSession, attempt_id: str) -> bool:
     return await room.is_room(session, ClaimRow, ClaimRow.attempt_id == attempt_id, rows=room.CLAIMS)
 
 
+async def claims_by_ids(session: AsyncSession, claim_ids: Collection[str]) -> list[ClaimRow]:
+    return list(await session.scalars(select(ClaimRow).where(ClaimRow.id.in_(claim_ids))))
+
+
 async def claims_of(session: AsyncSession, attempt_ids: Collection[str]) -> list[ClaimRow]:
     query = select(ClaimRow).where(ClaimRow.attempt_id.in_(attempt_ids)).order_by(ClaimRow.claimed_at)
     return list(await session.scalars(query))
