@@ -1,7 +1,10 @@
 """Roles that die and come back, and connections that break, while a job runs: it goes on, and nothing of it is lost."""
 
+import asyncio
 import hashlib
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -34,12 +37,23 @@ async def usage_of(project: Project, provider: str, attempt: str, meters: int) -
     return await until(lambda: project.client.usage(provider), is_complete)
 
 
-async def again(ground: Ground, title: str, number: signal.Signals) -> int:
-    """End a role with this signal and start it again; the status that it ended with."""
+@asynccontextmanager
+async def away(ground: Ground, title: str, number: signal.Signals = signal.SIGTERM) -> AsyncIterator[None]:
+    """End a role with this signal, and start it again at the end of the block; asked politely, it ends well."""
     role = ground.role(title)
-    status = await ground.processes.end(role, number)
-    await ground.processes.start(role)
-    return status
+    async with asyncio.timeout(30):
+        status = await ground.processes.end(role, number)
+    try:
+        assert status == (0 if number is signal.SIGTERM else -number), role.log.read_text()[-3000:]
+        yield
+    finally:
+        await ground.processes.start(role)
+
+
+async def again(ground: Ground, title: str, number: signal.Signals) -> None:
+    """End a role with this signal and start it again."""
+    async with away(ground, title, number):
+        pass
 
 
 async def test_a_controller_that_is_away_for_a_while_misses_nothing_of_a_running_job(
@@ -47,8 +61,8 @@ async def test_a_controller_that_is_away_for_a_while_misses_nothing_of_a_running
 ) -> None:
     run = await dinah.run(SLOWLY, at=BOARD, artifacts={"proof": ["README"]})
     await run.says("tick 3\n")
-    assert await again(ground, "dinah's controller", signal.SIGTERM) == 0
-    assert await again(ground, "dinah's controller", signal.SIGKILL) == -signal.SIGKILL
+    await again(ground, "dinah's controller", signal.SIGTERM)
+    await again(ground, "dinah's controller", signal.SIGKILL)
     done = await run.settled()
     await is_whole(run, done)
     assert [artifact.path for artifact in await dinah.client.artifacts(run.id)] == ["README"]
@@ -60,30 +74,26 @@ async def test_a_controller_that_is_away_for_a_while_misses_nothing_of_a_running
 async def test_a_job_that_ended_while_the_controller_was_away_is_known_when_it_is_back(
     ground: Ground, dinah: Project
 ) -> None:
-    role = ground.role("dinah's controller")
     run = await dinah.run(SLOWLY, at=BOARD)
     await run.says("tick 3\n")
     attempt = (await run.job()).attempts[0].id
-    await ground.processes.end(role, signal.SIGKILL)
-    await ground.logged("alice's worker", "job_ended", attempt=attempt)
-    await ground.processes.start(role)
+    async with away(ground, "dinah's controller", signal.SIGKILL):
+        await ground.logged("alice's worker", "job_ended", attempt=attempt)
     await is_whole(run, await run.settled())
 
 
 async def test_a_worker_that_is_asked_to_stop_finishes_its_jobs_and_leaves_what_waits_to_its_next_life(
     ground: Ground, dinah: Project
 ) -> None:
-    role = ground.role("alice's worker")
     running = [await dinah.run(SLOWLY, at=BOARD) for _ in range(2)]
     for run in running:
         await run.says("tick 1\n")
     waiting = await dinah.run("echo at last", at=BOARD)
     await waiting.waits_for("queued")
-    assert await ground.processes.end(role) == 0
-    for run in running:
-        await is_whole(run, await run.settled())
-    assert (await waiting.job()).state in ("queued", "waiting")
-    await ground.processes.start(role)
+    async with away(ground, "alice's worker"):
+        for run in running:
+            await is_whole(run, await run.settled())
+        assert (await waiting.job()).state in ("queued", "waiting")
     assert (await waiting.settled()).state == "succeeded"
 
 
@@ -125,12 +135,10 @@ async def cut_all_connections(ground: Ground) -> int:
 
 
 async def test_work_goes_on_while_a_desk_restarts(ground: Ground, dinah: Project) -> None:
-    role = ground.role("alice's desk")
     run = await dinah.run(SLOWLY, at=BOARD)
     await run.says("tick 3\n")
-    await ground.processes.end(role)
-    await dinah.can_build(BOARD)  # open sessions work to their end
-    await ground.processes.start(role)
+    async with away(ground, "alice's desk"):
+        await dinah.can_build(BOARD)  # open sessions work to their end
     await is_whole(run, await run.settled())
     await dinah.can_build(BOARD)
 
