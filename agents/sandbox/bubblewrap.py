@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from agents.sandbox import rooms as places
-from agents.sandbox.executor import JobSpec, Mount
+from agents.sandbox.executor import ROOMY_TARGETS, JobSpec, Mount
 from agents.sandbox.jail import ARGS_FD, SECCOMP_FD
 from agents.sandbox.orders import Plan
 from agents.sandbox.rooms import Rooms
@@ -117,7 +117,7 @@ def _directories(paths: Iterable[str]) -> list[str]:
 def _toolchains(mounts: tuple[Mount, ...]) -> list[str]:
     """Mounts outer directories before inner ones, below parents that anyone may pass."""
     arguments: list[str] = []
-    made: set[PurePosixPath] = {PurePosixPath("/"), PurePosixPath("/home")}
+    made = {PurePosixPath(path) for path in ("/", "/home", *ROOMY_TARGETS)}
     for mount in sorted(mounts, key=lambda mount: len(mount.target.parts)):
         parents = [parent for parent in reversed(mount.target.parents) if parent not in made]
         if not any(parent in made for parent in mount.target.parents if parent in {m.target for m in mounts}):

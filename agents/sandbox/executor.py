@@ -40,9 +40,11 @@ UNEXPORTABLE = frozenset({"PPID", "UID", "EUID", "GROUPS", "BASHOPTS", "SHELLOPT
 JOB_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 RESERVED_TARGETS = (
-    "/proc", "/dev", "/sys", "/etc", "/run", "/workspace", "/home/fedci", "/tmp", "/var/tmp",  # noqa: S108 - the jail's
+    "/proc", "/dev", "/sys", "/etc", "/run", "/workspace", "/var/tmp",  # noqa: S108 - the jail's own
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64",
 )  # fmt: skip
+ROOMY_TARGETS = ("/home/fedci", "/tmp")  # noqa: S108 - the jail's own
+"""The job's own writable directories: a mount may lie below one (people keep checkouts in both), not be one."""
 MAX_STEPS = 500
 
 
@@ -129,6 +131,8 @@ def _check_target(target: PurePosixPath) -> None:
         raise SpecError(f"mount target {text!r} is not an absolute path")
     if any(target.is_relative_to(reserved) for reserved in RESERVED_TARGETS):
         raise SpecError(f"mount target {text!r} lies in a directory of the sandbox itself")
+    if any(PurePosixPath(own).is_relative_to(target) for own in (*RESERVED_TARGETS, *ROOMY_TARGETS)):
+        raise SpecError(f"mount target {text!r} would hide a directory of the sandbox itself")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What a hostile job in the bubblewrap jail cannot see, become or do. Real jails; each script is the attacker."""
 
 import os
+import shlex
 import socket
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -103,7 +104,7 @@ async def test_the_hosts_files_are_invisible(executor: LocalExecutor, place: Pla
     (tmp_path / "secret").write_text("")
     (place.state / "other-job").mkdir(parents=True)
     for hidden in (tmp_path, place.state, Path(__file__), Path.home() / ".ssh", Path("/var/log"), Path("/srv")):
-        await output(executor, f"test ! -e {hidden}")
+        await output(executor, f"test ! -e {shlex.quote(str(hidden))}")
     assert (await output(executor, "ls /")).split() == sorted(
         ["bin", "dev", "etc", "home", "proc", "run", "tmp", "usr", "var", "workspace"]
         + [name for name in ("lib", "lib32", "lib64", "libx32", "sbin") if Path("/", name).exists()]
@@ -184,6 +185,19 @@ async def test_toolchains_lie_side_by_side_and_within_each_other(executor: Local
     tmp_path.chmod(0o755)
     script = "cat /home/someone/outer/inner/file /home/someone/other/file"
     assert await output(executor, script, mounts=mounts) == "seenseen"
+
+
+@pytest.mark.parametrize("own", ["/tmp/check out", "/home/fedci/checkout"])
+async def test_a_toolchain_may_lie_below_the_jobs_own_temporary_directory_and_home(
+    executor: LocalExecutor, tmp_path: Path, own: str
+) -> None:
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "file").write_text("seen")
+    tmp_path.chmod(0o755)
+    mounts = (Mount(tmp_path / "tools", PurePosixPath(own, "tools")),)
+    script = f"touch {own.rpartition('/')[0]}/mine; cat '{own}/tools/file'; rm -rf '{own}' 2>/dev/null || echo; exit 0"
+    assert await output(executor, script, mounts=mounts) == "seen"
+    assert (tmp_path / "tools" / "file").read_text() == "seen"
 
 
 async def test_a_jail_that_cannot_start_says_why(executor: LocalExecutor, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_without_isolation_a_toolchain_is_used_where_it_lies(rooms: Rooms) -> No
 
 @pytest.mark.parametrize(
     "target",
-    ["/", "relative", "/opt/../etc", "/etc", "/etc/passwd", "/proc", "/dev/x", "/workspace", "/workspace/x", "/tmp/x",
+    ["/", "relative", "/opt/../etc", "/etc", "/etc/passwd", "/proc", "/dev/x", "/workspace", "/workspace/x", "/tmp", "/home", "/var",
      "/usr/local", "/home/fedci", "/run/fedci/steps", "/lib64"],
 )  # fmt: skip
 def test_a_mount_over_the_sandboxs_own_is_refused(target: str) -> None:
