@@ -89,8 +89,10 @@ class Uploads:
         At least once for its sender: doing it again is harmless. A cancel leaves what has arrived.
         Raises WorldFault or OSError when database or disk fail otherwise than by being full.
         """
-        incoming = await self._take_over(wanted.key)
+        older = self._incoming.get(wanted.key)
+        incoming = self._incoming[wanted.key] = _Incoming(self._limits.stall_seconds, older)
         try:
+            await incoming.take_over()
             begun = await self._begin(wanted, offset)
             if not isinstance(begun, _GoOn):
                 return begun
@@ -101,16 +103,17 @@ class Uploads:
         finally:
             incoming.end()
             if self._incoming.get(wanted.key) is incoming:
-                del self._incoming[wanted.key]
+                self._give_back(wanted.key, incoming)
 
     # -- beginning
 
-    async def _take_over(self, key: tuple[str, str]) -> "_Incoming":
-        older = self._incoming.get(key)
-        incoming = self._incoming[key] = _Incoming(self._limits.stall_seconds)
-        if older is not None:
-            await older.cut()
-        return incoming
+    def _give_back(self, key: tuple[str, str], ended: "_Incoming") -> None:
+        """Leave the place of a request that is over to the one before it, should that still be at work."""
+        older = ended.unended_older()
+        if older is None:
+            del self._incoming[key]
+        else:
+            self._incoming[key] = older
 
     async def _begin(self, wanted: Wanted, offset: int) -> "_GoOn | UploadState | Refusal":
         """Keep room for an upload, or find that it has room, or is not needed."""
@@ -244,13 +247,23 @@ class _GoOn:
 
 
 class _Incoming:
-    """One request's body: ends when it stalls, and when a newer request takes over."""
+    """One request's body: ends when it stalls, and when a newer request takes over; follows the `older` one."""
 
-    def __init__(self, stall_seconds: float) -> None:
+    def __init__(self, stall_seconds: float, older: "_Incoming | None") -> None:
+        self._older = older
         self._stall_seconds = stall_seconds
         self._is_cut = False
         self._waiting: asyncio.Timeout | None = None
         self._ended = asyncio.Event()
+
+    async def take_over(self) -> None:
+        """End the older request, and return when nothing of it writes any more."""
+        if self._older is not None:
+            await self._older.cut()
+            self._older = None
+
+    def unended_older(self) -> "_Incoming | None":
+        return None if self._older is None or self._older._ended.is_set() else self._older  # noqa: SLF001 - its own class
 
     async def next_of(self, body: AsyncIterator[bytes]) -> bytes | Refusal:
         """The next bytes; empty at the end of the body."""
@@ -273,6 +286,8 @@ class _Incoming:
         if self._waiting is not None and not self._waiting.expired():
             self._waiting.reschedule(asyncio.get_running_loop().time())
         await self._ended.wait()
+        # Given up while it waited for its own turn, it never saw the end of the one before it.
+        await self.take_over()
 
     def end(self) -> None:
         self._ended.set()

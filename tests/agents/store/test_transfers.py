@@ -1,15 +1,25 @@
 """Putting and getting: resumed, repeated, concurrent, spoilt, cut off."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from agents.store.disk import Disk
+from agents.store.tabs import Tab as StoreTab
+from agents.store.uploads import UploadLimits, Uploads, Wanted
+from runtime.database import Database
 from runtime.store_client import BlobStream
 from runtime.store_files import FileFault
 from schemas import store_api
 from schemas.refusals import Reason, Refusal
+from schemas.store_api import UploadState
 from tests.agents.store.world import World, digest_of, reason
+from tests.clocks import ManualClock
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 DIGEST = digest_of(DATA)
@@ -155,6 +165,37 @@ async def test_a_newer_request_ends_the_older_one(world: World) -> None:
     assert answer.startswith(b"HTTP/1.1 409")
     assert b"a newer request" in answer
     writer.close()
+
+
+async def test_a_request_that_gives_up_its_turn_neither_blocks_the_next_one_nor_lets_it_in_too_early(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one is at the disk, the second one's client goes away while it waits, the third one comes."""
+    keep = UploadLimits(blob_bytes=1, quota_bytes=1, keep=timedelta(days=1))
+    uploads = Uploads(Database.open(tmp_path / "x.sqlite"), Disk(tmp_path), keep, clock)
+    wanted = Wanted(cast(StoreTab, SimpleNamespace(id="t1")), DIGEST, len(DATA))
+    at_work, may_end = asyncio.Semaphore(0), asyncio.Event()
+
+    async def at_the_disk(_: Wanted, offset: int) -> UploadState:
+        at_work.release()
+        await may_end.wait()
+        return UploadState(offset=offset, is_complete=False)
+
+    async def nothing() -> AsyncIterator[bytes]:
+        yield b""
+
+    monkeypatch.setattr(uploads, "_begin", at_the_disk)
+    first, second = (asyncio.create_task(uploads.receive(wanted, 0, nothing())) for _ in range(2))
+    await at_work.acquire()
+    second.cancel()
+    await asyncio.wait([second])
+    third = asyncio.create_task(uploads.receive(wanted, 0, nothing()))
+    await asyncio.wait([third], timeout=0.05)
+    assert at_work.locked()
+    may_end.set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(first, third)
+    assert not at_work.locked()
 
 
 async def test_other_bytes_than_the_digest_are_thrown_away(world: World, tmp_path: Path) -> None:
