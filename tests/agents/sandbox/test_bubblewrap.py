@@ -93,8 +93,8 @@ def test_without_isolation_a_toolchain_is_used_where_it_lies(rooms: Rooms) -> No
 
 @pytest.mark.parametrize(
     "target",
-    ["/", "relative", "/opt/../etc", "/etc", "/etc/passwd", "/proc", "/dev/x", "/workspace", "/workspace/x", "/tmp", "/home", "/var",
-     "/usr/local", "/home/fedci", "/run/fedci/steps", "/lib64"],
+    ["/", "relative", "/opt/../etc", "/etc", "/etc/passwd", "/proc", "/dev/x", "/workspace", "/workspace/x",
+     "/tmp", "/home", "/var", "/usr/local", "/home/fedci", "/run/fedci/steps", "/lib64"],
 )  # fmt: skip
 def test_a_mount_over_the_sandboxs_own_is_refused(target: str) -> None:
     with pytest.raises(SpecError):
