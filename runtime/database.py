@@ -36,6 +36,7 @@ from schemas.wire import from_milliseconds, to_milliseconds
 BUSY_SECONDS = 10
 POOL_WAIT_SECONDS = 30
 _READERS = 4
+_READS_ONLY = "reads-only"
 _PRIMARY_CODE = 0xFF  # the rest of an SQLite error code is detail
 
 _SQLITE_REMEDIES = {
@@ -101,7 +102,7 @@ class Database:
         self._place = place_of(url)
         self._engines = (writer, reader)
         self._writes = async_sessionmaker(writer, expire_on_commit=False)
-        self._reads = async_sessionmaker(reader, expire_on_commit=False)
+        self._reads = async_sessionmaker(reader, expire_on_commit=False, info={_READS_ONLY: True})
 
     @classmethod
     def open(cls, target: Path | str) -> "Database":
@@ -142,6 +143,11 @@ class Database:
         """Close all connections; without it aiosqlite's threads keep the process alive."""
         for engine in self._engines:
             await engine.dispose()
+
+
+def may_lock(session: AsyncSession) -> bool:
+    """Whether rows may be locked for a change: in a transaction that only reads PostgreSQL refuses that."""
+    return not session.info.get(_READS_ONLY, False)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from broker.store import room
 from broker.tables import ArtifactRow, AttemptRow, BlobRow, JobRow, RefusalRow, RunRow
+from runtime.database import may_lock
 from schemas.ends import EndReason
 from schemas.life import AttemptState, can_attempt_become
 from schemas.reports import ArtifactFile
@@ -21,7 +22,7 @@ async def add_attempt(session: AsyncSession, row: AttemptRow) -> None:
 
 
 async def attempt(session: AsyncSession, attempt_id: str) -> AttemptRow | None:
-    return await session.get(AttemptRow, attempt_id, with_for_update=True)
+    return await session.get(AttemptRow, attempt_id, with_for_update=may_lock(session))
 
 
 async def attempts_of(session: AsyncSession, job_ids: Collection[int]) -> list[AttemptRow]:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from broker.decisions.graph import RunState, run_state
 from broker.tables import JobRow, RunRow
+from runtime.database import may_lock
 from schemas.life import FINAL_JOB_STATES, JobState, can_job_become
 
 
@@ -62,7 +63,7 @@ async def job(session: AsyncSession, run_id: str, name: str) -> JobRow | None:
 
 
 async def job_by_id(session: AsyncSession, job_id: int) -> JobRow:
-    return await session.get_one(JobRow, job_id, with_for_update=True)
+    return await session.get_one(JobRow, job_id, with_for_update=may_lock(session))
 
 
 async def jobs_by_ids(session: AsyncSession, job_ids: Collection[int]) -> dict[int, JobRow]:

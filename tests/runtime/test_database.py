@@ -13,7 +13,7 @@ from sqlalchemy import event, insert, select, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError, StatementError
 
-from runtime.database import Database, Instant, to_url
+from runtime.database import Database, Instant, may_lock, to_url
 from runtime.errors import WorldFault
 from tests.runtime.migrated.tables import Account, Visit
 
@@ -119,6 +119,14 @@ async def test_a_reader_cannot_write(db: Database) -> None:
     with pytest.raises(WorldFault, match="readonly"):
         async with db.read() as session:
             await session.execute(insert(Account).values(name="eve", balance=0, made_at=NOW))
+
+
+async def test_rows_are_locked_only_where_they_can_be_changed(db: Database) -> None:
+    """PostgreSQL answers `FOR UPDATE` in a read-only transaction with an error."""
+    async with db.read() as reading:
+        assert not may_lock(reading)
+    async with db.write() as writing:
+        assert may_lock(writing)
 
 
 async def test_a_broken_constraint_is_the_callers_to_understand(db: Database) -> None:
