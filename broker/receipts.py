@@ -7,7 +7,8 @@ transaction, so no event is answered twice, and none is forgotten: what is unans
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -22,7 +23,7 @@ from broker.store import attempts as attempt_store
 from broker.store import claims as claim_store
 from broker.store import runs as run_store
 from broker.store import usage as usage_store
-from broker.tables import AttemptRow, ReceiptRow, UsageRow
+from broker.tables import AttemptRow, ClaimRow, ReceiptRow, UsageRow
 from broker.voice import Voice
 from runtime.clock import Clock
 from runtime.database import Database
@@ -37,6 +38,15 @@ _log = get_logger(__name__)
 _BATCH = 500
 _LINGER_SECONDS = 1.0
 _LOOK_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What this controller saw of an attempt."""
+
+    attempt: AttemptRow
+    claim: ClaimRow | None
+    cores: int
 
 
 class Receipts:
@@ -73,37 +83,18 @@ class Receipts:
         async with self._database.read() as session:
             rows = await usage_store.unanswered(session, _BATCH)
             groups: dict[tuple[str, Verdict], list[UsageRow]] = defaultdict(list)
+            attempts = {row.attempt_id: await _seen(session, row.attempt_id) for row in _one_each(rows)}
             for row in rows:
-                groups[(row.provider, await self._judge(session, row))].append(row)
+                groups[(row.provider, await self._judge(session, row, attempts[row.attempt_id]))].append(row)
         for (provider, verdict), events in groups.items():
             await self._sign(provider, verdict, events)
         return len(rows)
 
-    async def _judge(self, session: AsyncSession, row: UsageRow) -> Verdict:
+    async def _judge(self, session: AsyncSession, row: UsageRow, seen: _Seen | None) -> Verdict:
         usage = usage_of(row)
-        witnessed = await self._witnessed(session, row, usage.attempt) if usage.attempt is not None else None
+        witnessed = await _witnessed(session, row, seen) if seen is not None else None
         is_our_store = self._book.store_of(usage.provider) is not None
         return judge_usage(usage, witnessed, is_our_store=is_our_store)
-
-    async def _witnessed(self, session: AsyncSession, row: UsageRow, attempt_id: str) -> Witnessed | None:
-        attempt = await attempt_store.attempt(session, attempt_id)
-        if attempt is None:
-            return None
-        claim = await claim_store.granted_claim(session, attempt_id)
-        job = await run_store.job_by_id(session, attempt.job_id)
-        before = [usage_of(known).quantity for known in await usage_store.earlier(session, row)]
-        return Witnessed(
-            provider=attempt.provider,
-            store=attempt.store,
-            claim=claim.id if claim else None,
-            rate_card=attempt.rate_card,
-            seconds=_seconds(attempt),
-            log_bytes=contiguous(claim_store.ranges_of(claim)) if claim else 0,
-            end=attempt.end_reason,
-            was_lost=attempt.state is AttemptState.LOST,
-            cores=spec_of(job).resources.cores,
-            before=sum(before, Decimal(0)),
-        )
 
     async def _sign(self, provider: str, verdict: Verdict, events: Sequence[UsageRow]) -> None:
         receipt_id = ids.new_message_id()
@@ -119,6 +110,37 @@ class Receipts:
             await usage_store.add_receipt(session, receipt, [row.position for row in events], verdict)
             self._outgoing.receipt(session, provider, raw, receipt_id)
         _log.info("receipt", provider=provider, events=len(events), verdict=verdict.verdict, reason=verdict.reason)
+
+
+def _one_each(rows: Iterable[UsageRow]) -> Iterable[UsageRow]:
+    """One row of each attempt: what is seen of it is the same for all."""
+    return {row.attempt_id: row for row in rows}.values()
+
+
+async def _seen(session: AsyncSession, attempt_id: str | None) -> _Seen | None:
+    attempt = None if attempt_id is None else await attempt_store.attempt(session, attempt_id)
+    if attempt is None:
+        return None
+    claim = await claim_store.granted_claim(session, attempt.id)
+    job = await run_store.job_by_id(session, attempt.job_id)
+    return _Seen(attempt, claim, spec_of(job).resources.cores)
+
+
+async def _witnessed(session: AsyncSession, row: UsageRow, seen: _Seen) -> Witnessed:
+    attempt, claim = seen.attempt, seen.claim
+    before = [usage_of(known).quantity for known in await usage_store.earlier(session, row)]
+    return Witnessed(
+        provider=attempt.provider,
+        store=attempt.store,
+        claim=claim.id if claim else None,
+        rate_card=attempt.rate_card,
+        seconds=_seconds(attempt),
+        log_bytes=contiguous(claim_store.ranges_of(claim)) if claim else 0,
+        end=attempt.end_reason,
+        was_lost=attempt.state is AttemptState.LOST,
+        cores=seen.cores,
+        before=sum(before, Decimal(0)),
+    )
 
 
 def usage_of(row: UsageRow) -> Usage:
