@@ -1,6 +1,7 @@
 """What every test may use, whatever its house."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ from hypothesis import settings
 from tests.clocks import ManualClock
 
 # Two cores are shared: a slow example says nothing about the code.
-settings.register_profile("fedci", deadline=None, max_examples=50)
+settings.register_profile("fedci", deadline=None, max_examples=int(os.environ.get("FEDCI_TEST_EXAMPLES", "50")))
 settings.load_profile("fedci")
 
 

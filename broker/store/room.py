@@ -17,7 +17,10 @@ FACTS = 2000
 """Usage facts of one attempt: interim ones of the longest job, every minute."""
 
 
-async def is_room(session: AsyncSession, table: type[Any], *which: ColumnElement[bool], rows: int = ROWS) -> bool:
-    """Whether fewer than `rows` rows of this kind are there."""
-    found = select(1).select_from(table).where(*which).limit(rows).subquery()
-    return (await session.scalar(select(func.count()).select_from(found)) or 0) < rows
+async def is_room(
+    session: AsyncSession, table: type[Any], *which: ColumnElement[bool], rows: int | None = None
+) -> bool:
+    """Whether fewer than `rows` rows of this kind are there, `ROWS` unless said otherwise."""
+    most = ROWS if rows is None else rows
+    found = select(1).select_from(table).where(*which).limit(most).subquery()
+    return (await session.scalar(select(func.count()).select_from(found)) or 0) < most
