@@ -80,6 +80,11 @@ async def within(seconds: float, work: Awaitable[T], what: str) -> T:
         raise LinkLost(f"the connection was lost: {what}") from error
     except (*CONNECTION_EXCEPTIONS, asyncio.InvalidStateError, EOFError) as error:
         raise fault_of(error, what) from error
+    except Exception as error:
+        # aiormq ends the calls of a connection that was closed without a reason with a bare `Exception`.
+        if type(error) is not Exception:
+            raise
+        raise LinkLost(f"the connection was closed: {what}") from error
 
 
 def fault_of(error: BaseException | None, what: str) -> BusFault:

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from aiormq.base import FutureStore
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ConnectionClosed
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,6 +80,23 @@ async def test_a_cancel_that_is_not_ours_is_a_lost_connection() -> None:
     lost.set_exception(asyncio.CancelledError("the library lost it"))
     with pytest.raises(LinkLost, match="while asking"):
         await within(1, lost, "while asking")
+
+
+async def test_a_connection_closed_without_a_reason_is_a_lost_link() -> None:
+    """The library then ends its calls with a bare `Exception`, which would end the whole role."""
+    calls = FutureStore(asyncio.get_running_loop())
+    asking = calls.create_task(asyncio.Event().wait())
+    await calls.reject_all(None)
+    with pytest.raises(LinkLost, match="while asking"):
+        await within(1, asking, "while asking")
+
+
+async def test_an_error_that_is_not_the_librarys_is_told_as_it_is() -> None:
+    async def broken() -> None:
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError):
+        await within(1, broken(), "while asking")
 
 
 async def test_a_cancel_of_ours_stays_a_cancel() -> None:
