@@ -7,6 +7,7 @@ Where to look:
 
 * `decisions` – pure: the graph, placement, claims, reports, leases, retries, logs, receipts
 * `tables`, `store` – the database; every query stands in `store`
-* `runs`, `dispatch`, `ingest`, `providers`, `lease_watch`, `sources`, `logs` – the services
-* `api` – HTTP; `wiring` – builds all of it from the settings
+* `projects`, `runs` – what people ask for · `sources` – what is to be built
+* `providers` – pinned, known, spoken with · `dispatch` – the way out · `ingest` – the way in · `logs`
+* `api` – HTTP · `pages` – for browsers · `controller`, `wiring` – all of it put together
 """

@@ -10,28 +10,28 @@ from typing import TypedDict
 import httpx
 
 from broker.bells import Bells
-from broker.book import Book, KnownProvider
-from broker.dispatch import Dispatcher
-from broker.follow_ups import FollowUps
-from broker.granting import Granting
-from broker.intake import Intake
-from broker.lease_watch import Leases, LeaseWatch
-from broker.log_intake import LogIntake
-from broker.logs import LogFiles
-from broker.outgoing import Outgoing, Publisher
+from broker.dispatch.dispatcher import Dispatcher
+from broker.dispatch.outgoing import Outgoing, Publisher
+from broker.dispatch.undelivered import JobPublisher
+from broker.dispatch.uploads import Uploads
+from broker.ingest.follow_ups import FollowUps
+from broker.ingest.granting import Granting
+from broker.ingest.intake import Intake
+from broker.ingest.lease_watch import Leases, LeaseWatch
+from broker.ingest.reading import Reader
+from broker.ingest.receipts import Receipts
+from broker.ingest.settlement import Settlement
+from broker.logs.files import LogFiles
+from broker.logs.intake import LogIntake
 from broker.projects import Projects
-from broker.providers import Providers
-from broker.reading import Reader
-from broker.receipts import Receipts
+from broker.providers.book import Book, KnownProvider
+from broker.providers.pinning import Providers
+from broker.providers.sessions import ProviderParts, ProviderSession, Sessions
+from broker.providers.stores import Stores
 from broker.run_following import RunFollower
 from broker.runs import Runs
-from broker.sessions import ProviderParts, ProviderSession, Sessions
-from broker.settlement import Settlement
-from broker.snapshots import Snapshots
-from broker.stores import Stores
+from broker.sources.snapshots import Snapshots
 from broker.tables import OutboxRow
-from broker.undelivered import JobPublisher
-from broker.uploads import Uploads
 from broker.vault import Vault
 from broker.voice import Voice
 from bus.desk_client import DeskClient

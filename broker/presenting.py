@@ -6,10 +6,10 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from broker.book import KnownProvider
-from broker.costs import costs_of, read_rate_cards
 from broker.decisions.settling import contiguous
-from broker.receipts import usage_of
+from broker.ingest.receipts import usage_of
+from broker.providers.book import KnownProvider
+from broker.providers.costs import costs_of, read_rate_cards
 from broker.store import attempts as attempt_store
 from broker.store import claims as claim_store
 from broker.store import outbox as outbox_store

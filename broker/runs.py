@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from broker.bells import Bells
 from broker.decisions.graph import RunState
-from broker.follow_ups import FollowUp, FollowUps
-from broker.outcomes import end_unstarted
-from broker.outgoing import Outgoing
-from broker.snapshots import Snapshots
+from broker.dispatch.outgoing import Outgoing
+from broker.ingest.follow_ups import FollowUp, FollowUps
+from broker.ingest.outcomes import end_unstarted
+from broker.sources.snapshots import Snapshots
 from broker.store import attempts as attempt_store
 from broker.store import claims as claim_store
 from broker.store import projects as project_store

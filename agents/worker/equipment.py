@@ -13,7 +13,7 @@ import httpx
 from agents.sandbox.executor import Executor, Mount, SandboxUnavailable, SpecError
 from agents.sandbox.local import Place, open_executor
 from agents.sandbox.probe import TRIAL, Finding, probe
-from agents.worker.jails import Jails, Toolchain
+from agents.worker.jobs.jails import Jails, Toolchain
 from agents.worker.settings import ToolchainSettings, WorkerSettings
 from agents.worker.stores import ConfiguredStores
 from identity.account import Account, read_api_token

@@ -5,8 +5,8 @@ under which it works are the ones that the provider's card named since this proc
 before the prices changed is still taken.
 """
 
-from agents.worker.admission import Lent
 from agents.worker.labels import Machine, labels_of
+from agents.worker.orders.admission import Lent
 from agents.worker.settings import WorkerSettings
 from identity.own_card import OwnCard
 from schemas.orders import Job, Resources

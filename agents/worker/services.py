@@ -8,25 +8,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agents.sandbox.executor import Executor
-from agents.worker.admission import Lent
-from agents.worker.claims import Claims
-from agents.worker.control import Control
 from agents.worker.counts import Counts
-from agents.worker.farewell import Farewell
-from agents.worker.handle import Handles
-from agents.worker.journal import Journal
-from agents.worker.journal_outbox import JournalOutbox
-from agents.worker.life import Lives
-from agents.worker.log_stream import StreamLimits
-from agents.worker.logs import Logs
-from agents.worker.metering import Meterer
-from agents.worker.origins import Origins
+from agents.worker.jobs.farewell import Farewell
+from agents.worker.jobs.life import Lives
+from agents.worker.jobs.metering import Meterer
+from agents.worker.jobs.recovery import recover
+from agents.worker.jobs.work import Workplace
+from agents.worker.journal.claims import Journal
+from agents.worker.journal.outbox import JournalOutbox
+from agents.worker.orders.admission import Lent
+from agents.worker.orders.claims import Claims
+from agents.worker.orders.control import Control
+from agents.worker.orders.handle import Handles
+from agents.worker.orders.origins import Origins
+from agents.worker.orders.refuser import Refuser
 from agents.worker.ports import Publisher
-from agents.worker.post import Patience, Post
-from agents.worker.recovery import recover
-from agents.worker.refuser import Refuser
-from agents.worker.voice import Voice
-from agents.worker.work import Workplace
+from agents.worker.speech.log_stream import StreamLimits
+from agents.worker.speech.logs import Logs
+from agents.worker.speech.post import Patience, Post
+from agents.worker.speech.voice import Voice
 from bus.topology import ProviderNames
 from identity.speech import Speaker
 from identity.trust import Trust

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from agents.worker.slots import SlotState
+from agents.worker.orders.slots import SlotState
 from schemas.wire import from_milliseconds
 
 FILE = "worker.status.json"

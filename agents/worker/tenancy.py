@@ -5,7 +5,7 @@ A new tenant is served from the moment the desk names it, without a restart; one
 
 from collections.abc import Callable
 
-from agents.worker.control import Control
+from agents.worker.orders.control import Control
 from bus.delivery import Delivery, Fate
 from bus.session import BusSession, Subscription, Taker
 from bus.topology import ProviderNames

@@ -15,17 +15,17 @@ from typing import Any
 from prometheus_client import start_http_server
 
 from agents.worker.equipment import HttpClients, make_jails, open_accounts, open_sandbox, open_stores
-from agents.worker.journal import Journal
+from agents.worker.jobs.metering import Meterer
+from agents.worker.jobs.recovery import forget_the_old, remind_of_ends
+from agents.worker.jobs.work import Workplace
+from agents.worker.journal.claims import Journal
 from agents.worker.labels import this_machine
 from agents.worker.lending import Lending
-from agents.worker.metering import Meterer
-from agents.worker.recovery import forget_the_old, remind_of_ends
+from agents.worker.orders.slots import Slots
 from agents.worker.services import Adapters, Services, assemble
 from agents.worker.settings import FILE, WorkerSettings
-from agents.worker.slots import Slots
 from agents.worker.status import Doing, StatusFile
 from agents.worker.tenancy import Tenancy
-from agents.worker.work import Workplace
 from bus.desk_client import DeskClient
 from bus.session import BusSession
 from bus.topology import ProviderNames

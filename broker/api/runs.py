@@ -13,10 +13,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 from broker.api.answers import Refused, found, granted
 from broker.api.projects import controller_of
 from broker.controller import Controller
-from broker.log_reading import LogReader
+from broker.logs.reading import LogReader
 from broker.presenting import artifact_views, run_summaries, run_view
 from broker.runs import PIPELINE_PATH, Submission
-from broker.sources import snapshot_repository
+from broker.sources.resolving import snapshot_repository
 from broker.store import attempts as attempt_store
 from broker.views import ArtifactView, CancelledView, RunSummary, RunView, SnapshotView, SubmittedView
 from schemas import limits

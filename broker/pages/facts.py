@@ -7,13 +7,13 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from broker import presenting
-from broker.costs import read_rate_cards
-from broker.log_reading import LogPlace, LogReader
-from broker.outcomes import spec_of
+from broker.ingest.outcomes import spec_of
+from broker.ingest.receipts import usage_of
+from broker.logs.reading import LogPlace, LogReader
 from broker.pages.cost import Cost, cost_of
 from broker.pages.graph_picture import Picture, draw
 from broker.pages.log_text import Piece, read_log
-from broker.receipts import usage_of
+from broker.providers.costs import read_rate_cards
 from broker.store import claims as claim_store
 from broker.store import projects as project_store
 from broker.store import providers as provider_store

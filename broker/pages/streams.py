@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 
 from broker.bells import Bells
-from broker.log_reading import LogReader
+from broker.logs.reading import LogReader
 from broker.pages.facts import WINDOW_BYTES
 from broker.pages.log_text import PLAIN, Style, read_log
 from schemas.refusals import Refusal

@@ -20,7 +20,7 @@ from broker.api import runs as api_runs
 from broker.api.access import Access
 from broker.api.answers import Refused
 from broker.controller import Controller
-from broker.log_reading import LogReader
+from broker.logs.reading import LogReader
 from broker.pages.facts import job_facts, log_window, run_facts, runs_facts
 from broker.pages.logins import LOGIN_SECONDS, Login, Logins
 from broker.pages.rendering import Assets, Rendering

@@ -12,7 +12,7 @@ from fedci.commands.controller_text import columns, harmless, say
 from runtime.errors import OurFault
 
 if TYPE_CHECKING:
-    from broker.sources import Snapshot
+    from broker.sources.resolving import Snapshot
     from broker.views import ArtifactView, JobView, RunView, SubmittedView
     from fedci.controller_client import ControllerClient
 
@@ -78,7 +78,7 @@ async def _start(
 
 
 async def _snapshot(source: Path, git: str, revision: str, scratch: Path) -> "Snapshot":
-    from broker.sources import snapshot_directory, snapshot_repository
+    from broker.sources.resolving import snapshot_directory, snapshot_repository
     from schemas.refusals import Refusal
 
     into = scratch / "snapshot.tar"

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from broker import setup as controller_setup
-from broker.sources import Snapshot, snapshot_directory
+from broker.sources.resolving import Snapshot, snapshot_directory
 from broker.views import JobView, RunView
 from fedci import controller_client
 from fedci.controller_client import ControllerClient

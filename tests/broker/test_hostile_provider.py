@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from broker.costs import costs_of, read_rate_cards
+from broker.providers.costs import costs_of, read_rate_cards
 from broker.store import providers as provider_store
 from broker.store import room
 from broker.store import usage as usage_store

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.sources import Snapshot, snapshot_directory
+from broker.sources.resolving import Snapshot, snapshot_directory
 
 
 def git(directory: Path, *arguments: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from broker.book import KnownProvider
+from broker.providers.book import KnownProvider
 from broker.store import providers as provider_store
 from identity.keys import SigningKey, b64url, fingerprint
 from runtime.errors import WorldFault

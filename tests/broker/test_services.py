@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from broker.decisions.leases import Hearing, Line, hear
-from broker.outgoing import Destination, Publisher
-from broker.undelivered import JobPublisher
-from broker.uploads import Uploads
+from broker.dispatch.outgoing import Destination, Publisher
+from broker.dispatch.undelivered import JobPublisher
+from broker.dispatch.uploads import Uploads
 from broker.vault import Vault, make_key
 from runtime.errors import OurFault, WorldFault
 from runtime.outbox import Later, PublishResult, Rejected, Sent, Unroutable

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.sources import Snapshot, check_repository, snapshot_directory, snapshot_repository
-from broker.tarball import check_tar, read_member, stays_inside
+from broker.sources.resolving import Snapshot, check_repository, snapshot_directory, snapshot_repository
+from broker.sources.tarball import check_tar, read_member, stays_inside
 from schemas.refusals import Reason, Refusal
 
 GIT = {

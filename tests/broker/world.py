@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from broker import vault
 from broker.bells import Bells
-from broker.book import KnownProvider
 from broker.controller import Controller, Parts
 from broker.decisions.leases import Hearing
-from broker.outgoing import Destination
+from broker.dispatch.outgoing import Destination
+from broker.providers.book import KnownProvider
 from broker.runs import Submission, Submitted
 from broker.store import attempts as attempt_store
 from broker.store import claims as claim_store

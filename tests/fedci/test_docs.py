@@ -200,7 +200,7 @@ def test_every_table_of_the_databases_is_listed() -> None:
     sources = [
         *CHECKOUT.glob("*/tables.py"),
         *CHECKOUT.glob("*/*/tables.py"),
-        *CHECKOUT.glob("agents/worker/journal_file.py"),
+        *CHECKOUT.glob("agents/worker/journal/file.py"),
     ]
     there = {
         name

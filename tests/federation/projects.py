@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from broker.tarball import Entry, Written, write_tar
+from broker.sources.tarball import Entry, Written, write_tar
 from broker.views import JobView, ReasonView, RefusalView, RunView
 from fedci.controller_client import ControllerClient
 from schemas.refusals import Reason

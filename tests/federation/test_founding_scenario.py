@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from agents.ledger import setup as ledger_setup
 from agents.ledger.tables import FactRow
-from broker import git
+from broker.sources import git
 from fedci.envelope_files import cut, read_envelopes
 from fedci.federation.cast import CUSTOMERS, PROVIDERS, Customer, Provider
 from fedci.federation.expectations import judge

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from agents.worker.admission import Lent
+from agents.worker.orders.admission import Lent
 from schemas import ids, limits
 from schemas.orders import Job, Resources, Source, Step
 from tests.agents.worker.tars import tar_of

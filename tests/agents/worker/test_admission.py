@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agents.worker.admission import Admitted, Asked, Lent, Refused, admit, needs_store
+from agents.worker.orders.admission import Admitted, Asked, Lent, Refused, admit, needs_store
 from schemas import limits
 from schemas.orders import InputFile, OutputArtifact, Resources, Source, Step
 from schemas.refusals import Reason

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.worker.journal import ClaimState
+from agents.worker.journal.claims import ClaimState
 from runtime.outbox import Later, PublishResult, Sent
 from schemas import ids
 from schemas.refusals import Reason
@@ -178,7 +178,7 @@ async def test_a_refusal_is_confirmed_before_the_delivery_is_settled(world: Worl
 async def test_a_tenant_that_never_settles_gets_no_more_of_the_disk(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agents.worker.claims.UNSETTLED_PER_TENANT", 0)
+    monkeypatch.setattr("agents.worker.orders.claims.UNSETTLED_PER_TENANT", 0)
     assert (await _refused(world, await world.dinah.offer())).reason is Reason.QUEUE_FULL
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from agents.worker.claims import Claimed
-from agents.worker.journal import ClaimState
-from agents.worker.post import KEEP_DAYS
-from agents.worker.recovery import REMIND_AFTER, forget_the_old, remind_of_ends
+from agents.worker.jobs.recovery import REMIND_AFTER, forget_the_old, remind_of_ends
+from agents.worker.journal.claims import ClaimState
+from agents.worker.orders.claims import Claimed
 from agents.worker.services import Services
+from agents.worker.speech.post import KEEP_DAYS
 from bus.delivery import Fate
 from runtime.outbox import Later, Sent
 from schemas import ids

@@ -10,9 +10,9 @@ import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agents.worker.journal import ClaimState, Journal, KeptReport, NewClaim, OrderMark, Outgoing
-from agents.worker.journal_file import JournalFile
-from agents.worker.journal_outbox import JournalOutbox
+from agents.worker.journal.claims import ClaimState, Journal, KeptReport, NewClaim, OrderMark, Outgoing
+from agents.worker.journal.file import JournalFile
+from agents.worker.journal.outbox import JournalOutbox
 from identity.trust.replay import Seen
 from runtime.errors import OurFault
 from schemas import frame, ids

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.worker.lease import GrantWindow, Lease
+from agents.worker.jobs.lease import GrantWindow, Lease
 from schemas import limits
 
 moments = st.floats(0, 1e6)

@@ -8,11 +8,11 @@ import pytest
 
 from agents.sandbox.causes import Cause
 from agents.sandbox.executor import End, SandboxUnavailable
-from agents.worker import logs
-from agents.worker.claims import Claimed
-from agents.worker.journal import ClaimState
+from agents.worker.journal.claims import ClaimState
+from agents.worker.orders.claims import Claimed
 from agents.worker.services import Services
-from agents.worker.voice import ClaimRef
+from agents.worker.speech import logs
+from agents.worker.speech.voice import ClaimRef
 from bus.delivery import Fate
 from runtime.errors import WorldFault
 from runtime.outbox import Later, Sent

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agents.worker.log_stream import LogStream, StreamLimits
-from agents.worker.spool import Cut, Spool
+from agents.worker.journal.spool import Cut, Spool
+from agents.worker.speech.log_stream import LogStream, StreamLimits
 from runtime.errors import WorldFault
 from runtime.outbox import Later, PublishResult, Rejected, Sent
 from schemas import ids, limits

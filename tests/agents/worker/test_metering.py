@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from agents.sandbox.causes import Cause
 from agents.sandbox.executor import End, Outcome, StepResult, Use
-from agents.worker.ending import KILLED, read_outcome, report_steps
+from agents.worker.jobs.ending import KILLED, read_outcome, report_steps
+from agents.worker.jobs.metering import Meterer, measure, usage_of
 from agents.worker.labels import Machine, labels_of
-from agents.worker.metering import Meterer, measure, usage_of
 from runtime.errors import OurFault
 from schemas.ends import ENDS, EndReason
 from schemas.orders import Resources

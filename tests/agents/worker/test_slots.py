@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from agents.worker.admission import Lent
+from agents.worker.orders.admission import Lent
+from agents.worker.orders.slots import Slots
 from agents.worker.services import Services
-from agents.worker.slots import Slots
 from runtime.errors import OurFault
 from runtime.lifecycle import Stop, StopLevel
 from schemas.ends import EndReason

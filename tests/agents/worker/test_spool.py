@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.worker.spool import Cut, Spool, SpoolReader, delete_spool, spooled_claims
+from agents.worker.journal.spool import Cut, Spool, SpoolReader, delete_spool, spooled_claims
 from schemas import ids, limits
 
 pieces = st.lists(st.binary(min_size=1, max_size=300) | st.just(b"x" * 70_000), max_size=12)

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from agents.sandbox.executor import Mount
 from agents.worker import setup
 from agents.worker.equipment import make_jails
-from agents.worker.jails import Jails, Toolchain
-from agents.worker.journal import Journal
+from agents.worker.jobs.jails import Jails, Toolchain
+from agents.worker.journal.claims import Journal
 from agents.worker.labels import Machine
 from agents.worker.lending import slot_size
 from agents.worker.settings import FILE, WorkerSettings

@@ -17,15 +17,15 @@ import msgpack
 
 from agents.sandbox.causes import Cause
 from agents.sandbox.executor import End, Executor, JobSpec, Outcome, Sandbox, StepResult, Use
-from agents.worker.admission import Lent
-from agents.worker.jails import Jails
-from agents.worker.journal import Journal
-from agents.worker.log_stream import StreamLimits
-from agents.worker.metering import Meterer
+from agents.worker.jobs.jails import Jails
+from agents.worker.jobs.metering import Meterer
+from agents.worker.jobs.work import Workplace
+from agents.worker.journal.claims import Journal
+from agents.worker.orders.admission import Lent
 from agents.worker.ports import StoreTab
-from agents.worker.post import Patience
 from agents.worker.services import Adapters, Services, assemble
-from agents.worker.work import Workplace
+from agents.worker.speech.log_stream import StreamLimits
+from agents.worker.speech.post import Patience
 from bus.delivery import Fate
 from bus.topology import ProviderNames
 from identity.account import Account

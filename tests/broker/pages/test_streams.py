@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 
-from broker.log_reading import LogReader
+from broker.logs.reading import LogReader
 from broker.pages.streams import LogFollower, while_welcome
 from schemas.ends import EndReason
 from tests.broker.pages.conftest import Browser, granted
