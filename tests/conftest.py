@@ -15,6 +15,13 @@ settings.register_profile("fedci", deadline=None, max_examples=int(os.environ.ge
 settings.load_profile("fedci")
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where `FEDCI_NO_SKIPS` is set, a test that was skipped is a test that failed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("FEDCI_NO_SKIPS") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()

@@ -22,7 +22,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @app.callback(invoke_without_command=True)
 def demo(
-    data: Annotated[Path | None, typer.Option(help="Keep everything in this directory.", file_okay=False)] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False, help="Keep everything in this directory; else artifacts and invoices in ./demo-data."
+        ),
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running, and say where its pages are.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write what happened to this file, as JSON.")] = None,
     prepare: Annotated[
@@ -42,17 +47,16 @@ def demo(
         directory = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedci-demo-")))
         directory.mkdir(parents=True, exist_ok=True)
         stack.enter_context(log_to(directory / "demo.log", role="demo"))
-        told = asyncio.run(_until_stopped(directory.resolve(), keep))
+        out = (data or Path("demo-data")).resolve()
+        told = asyncio.run(_until_stopped(directory.resolve(), out, report, keep))
     if told is None:
         raise typer.Exit(130)
-    if report is not None:
-        told.write(report)
     raise typer.Exit(0 if told.is_good else 1)
 
 
-async def _until_stopped(directory: Path, keep: bool) -> "Report | None":
+async def _until_stopped(directory: Path, out: Path, report: Path | None, keep: bool) -> "Report | None":
     """Tell the story; None when Ctrl-C or SIGTERM ended it before."""
-    telling = asyncio.ensure_future(_tell(directory, keep))
+    telling = asyncio.ensure_future(_tell(directory, out, report, keep))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, telling.cancel)
@@ -62,7 +66,7 @@ async def _until_stopped(directory: Path, keep: bool) -> "Report | None":
         return None
 
 
-async def _tell(directory: Path, keep: bool) -> "Report":
+async def _tell(directory: Path, out: Path, report: Path | None, keep: bool) -> "Report":
     from fedci.federation import expectations, standing, story
     from fedci.federation.invoicing import Invoicing
     from fedci.federation.report import Report
@@ -73,7 +77,7 @@ async def _tell(directory: Path, keep: bool) -> "Report":
     told = Report()
     with open_screen() as screen:
         async with standing.standing(directory, Path(sys.prefix), screen.step) as federation:
-            async with story.opened(federation.places, screen, sources) as tale:
+            async with story.opened(federation.places, screen, sources, out) as tale:
                 screen.step("everybody is up; the customers pin the providers' root keys")
                 await tale.introduce()
                 told.runs = await tale.build()
@@ -82,12 +86,14 @@ async def _tell(directory: Path, keep: bool) -> "Report":
                 screen.step("four trespasses at the real doors")
                 told.refusals = await tale.trespass(told.artifacts)
                 screen.step("the providers write their invoices, the customers compute them again")
-                office = Invoicing(federation.places, tale.clients, tale.http)
+                office = Invoicing(federation.places, tale.clients, tale.http, out)
                 await office.until_usage_arrived(tale.attempts_that_ran())
                 told.invoices = await office.write()
             told.expectations = expectations.judge(told)
             told.seconds = round(time.monotonic() - began, 1)
             screen.summary(told)
+            if report is not None:
+                told.write(report)
             if keep:
                 await _stay(federation.places, screen)
     return told

@@ -6,7 +6,7 @@ against, with the provider's root key as the only thing that is believed.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,10 @@ from fedci.invoice_check import check_invoice
 from identity.keys import SigningKey
 from runtime.clock import SystemClock
 from runtime.database import Database
+from schemas import frame
 from schemas.ids import sha256_hex
 from schemas.refusals import Refusal
+from schemas.statements import InvoiceLine, RateCard
 
 ARRIVAL_SECONDS = 30.0
 POLL_SECONDS = 0.2
@@ -50,8 +52,12 @@ class Copies:
 class Invoicing:
     """Waits for usage, has invoices written, and checks each as its customer would."""
 
-    def __init__(self, places: Places, clients: Mapping[str, ControllerClient], http: httpx.AsyncClient) -> None:
+    def __init__(
+        self, places: Places, clients: Mapping[str, ControllerClient], http: httpx.AsyncClient, out: Path
+    ) -> None:
+        """Invoices are written into the directory `out`."""
         self._places = places
+        self._out = out
         self._clients = clients
         self._http = http
 
@@ -77,8 +83,8 @@ class Invoicing:
 
     async def write(self) -> list[InvoiceReport]:
         """One invoice from each provider to each customer, checked against the customer's own copies."""
-        into = self._places.directory / "invoices"
-        into.mkdir(exist_ok=True)
+        into = self._out / "invoices"
+        into.mkdir(parents=True, exist_ok=True)
         reports: list[InvoiceReport] = []
         for provider in PROVIDERS:
             directory = self._places.of("ledgers", provider.person)
@@ -112,11 +118,12 @@ class Invoicing:
     async def _checked(self, provider: Provider, written: Written, file: Path) -> InvoiceReport:
         invoice = written.invoice
         customer = next(customer for customer in CUSTOMERS if customer.person == invoice.sub)
+        rate_cards = await self._rate_cards(provider, written)
         verdict = check_invoice(
             written.raw,
             root_key=self._root_key(provider),
             cards=[await self._desk(provider).card()],
-            rate_cards=await self._rate_cards(provider, written),
+            rate_cards=rate_cards,
             events=(await self._copies(provider, customer)).envelopes,
         )
         issuer = next(person for person in ISSUERS if self._places.url("issuers", person) == invoice.iss)
@@ -126,7 +133,14 @@ class Invoicing:
             customer=invoice.sub,
             currency=invoice.currency,
             lines=tuple(
-                LineReport(line.meter, f"{line.quantity:f}", line.unit, f"{line.amount:f}", len(line.events))
+                LineReport(
+                    meter=line.meter,
+                    quantity=f"{line.quantity:f}",
+                    unit=line.unit,
+                    price=_price(line, rate_cards),
+                    amount=f"{line.amount:f}",
+                    events=len(line.events),
+                )
                 for line in invoice.lines
             ),
             total=f"{invoice.total:f}",
@@ -144,3 +158,16 @@ class Invoicing:
 
     def _desk(self, provider: Provider) -> DeskClient:
         return DeskClient(self._places.url("desks", provider.person), self._http)
+
+
+def _price(line: InvoiceLine, rate_cards: Sequence[bytes]) -> str:
+    """The price of a line in the rate card that it cites, which the check has verified."""
+    for raw in rate_cards:
+        envelope = frame.split(raw)
+        card = envelope if isinstance(envelope, Refusal) else RateCard.from_payload(envelope.payload)
+        if sha256_hex(raw) != line.rate_card or isinstance(card, Refusal):
+            continue
+        for rate in card.rates:
+            if rate.meter == line.meter:
+                return f"{rate.price:f} per {rate.per:f} {rate.unit}"
+    return ""

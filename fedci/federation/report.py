@@ -69,6 +69,8 @@ class LineReport:
     meter: str
     quantity: str
     unit: str
+    price: str
+    """Of the rate card: so much for so many units."""
     amount: str
     events: int
 

@@ -153,9 +153,10 @@ def _invoice_tables(report: Report) -> Iterator[Table]:
         table.add_column("meter", footer="total")
         table.add_column("quantity", justify="right")
         table.add_column("unit")
+        table.add_column("price")
         table.add_column("amount", justify="right", footer=f"{invoice.total} {invoice.currency}")
         for line in invoice.lines:
-            table.add_row(Text(line.meter), Text(line.quantity), Text(line.unit), Text(line.amount))
+            table.add_row(Text(line.meter), Text(line.quantity), Text(line.unit), Text(line.price), Text(line.amount))
         yield table
 
 

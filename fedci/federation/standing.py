@@ -57,14 +57,14 @@ async def standing(
     RabbitMQ is a private node, or the one that the environment names. Leaving stops everybody; a role that ends by
     itself meanwhile ends the block with its error.
     """
-    async with AsyncExitStack() as stack:
-        roles = await stack.enter_async_context(processes.running())
+    # RabbitMQ is left last: who stops still has something to say.
+    async with AsyncExitStack() as bus, processes.running() as roles:
         at = places.choose(directory)
         tell("starting RabbitMQ and the identity servers")
         tokens = None if places.is_founded(directory) else await founding.found_issuers(at)
         async with asyncio.TaskGroup() as starting:
             starting.create_task(roles.start(*issuer_roles(at)))
-            rabbitmq = starting.create_task(_rabbitmq(stack, at))
+            rabbitmq = starting.create_task(_rabbitmq(bus, at))
         access = rabbitmq.result()
         if tokens is not None:
             await founding.found_members(at, tokens, access, toolchain)
@@ -75,7 +75,10 @@ async def standing(
         await roles.start(*other_roles(at))
         async with asyncio.TaskGroup() as watching:
             watch = watching.create_task(roles.watch())
-            yield Federation(at, access, roles)
+            try:
+                yield Federation(at, access, roles)
+            finally:
+                tell("stopping everybody")
             watch.cancel()
 
 

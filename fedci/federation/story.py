@@ -46,6 +46,8 @@ class Story:
     screen: Screen
     sources: dict[str, Path]
     http: httpx.AsyncClient
+    out: Path
+    """Where artifacts are fetched to."""
     clients: dict[str, ControllerClient]
     clock: Clock = field(default_factory=SystemClock)
     _runs: dict[str, RunView] = field(default_factory=dict)
@@ -119,7 +121,7 @@ class Story:
         for customer in CUSTOMERS:
             client, run = self.clients[customer.person], self._runs[customer.person].id
             for artifact in await client.artifacts(run):
-                into = self.places.directory / "artifacts" / customer.person / artifact.job / artifact.path
+                into = self.out / "artifacts" / customer.person / artifact.job / artifact.path
                 into.parent.mkdir(parents=True, exist_ok=True)
                 file = await client.download(artifact, into)
                 fetched.append(
@@ -183,7 +185,7 @@ class Story:
 
 
 @asynccontextmanager
-async def opened(places: Places, screen: Screen, sources: dict[str, Path]) -> AsyncIterator[Story]:
+async def opened(places: Places, screen: Screen, sources: dict[str, Path], out: Path) -> AsyncIterator[Story]:
     """The story of a federation that stands."""
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(open_client())
@@ -193,7 +195,7 @@ async def opened(places: Places, screen: Screen, sources: dict[str, Path]) -> As
             )
             for customer in CUSTOMERS
         }
-        yield Story(places, screen, sources, http, clients)
+        yield Story(places, screen, sources, http, out, clients)
 
 
 def run_report(controller: str, run: RunView) -> RunReport:

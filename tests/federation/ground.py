@@ -87,7 +87,7 @@ async def opened_ground(directory: Path, toolchain: Path) -> AsyncIterator[Groun
 async def _keep(directory: Path, toolchain: Path, stands: "asyncio.Future[Ground]", leave: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         federation = await stack.enter_async_context(standing.standing(directory, toolchain))
-        tale = await stack.enter_async_context(story.opened(federation.places, PlainScreen(), {}))
+        tale = await stack.enter_async_context(story.opened(federation.places, PlainScreen(), {}, directory))
         await tale.introduce()
         projects = {
             customer.person: Project(customer.person, customer.project, tale.clients[customer.person])

@@ -72,13 +72,13 @@ async def told(ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Asyn
     """The whole story, and what came of it."""
     home = tmp_path_factory.mktemp("projects")
     sources = {customer.project: commit_project(customer, home / customer.project) for customer in CUSTOMERS}
-    tale = Story(ground.places, PlainScreen(), sources, ground.http, ground.story.clients)
+    tale = Story(ground.places, PlainScreen(), sources, ground.http, home, ground.story.clients)
     report = Report()
     async with asyncio.timeout(120):
         report.runs = await tale.build()
         report.artifacts = await tale.fetch()
         report.refusals = await tale.trespass(report.artifacts)
-        office = Invoicing(ground.places, tale.clients, ground.http)
+        office = Invoicing(ground.places, tale.clients, ground.http, home)
         await office.until_usage_arrived(tale.attempts_that_ran())
         report.invoices = await office.write()
     report.expectations = judge(report)

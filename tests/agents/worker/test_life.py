@@ -338,7 +338,10 @@ async def test_only_confirmed_heartbeats_extend_the_lease(world: World) -> None:
         claimed, claim = await _claim(world, services)
         await services.control.handle(await world.dinah.grant(claim, lease_seconds=1))
         living = asyncio.create_task(services.lives.live(claimed, 0))
-        await world.bus.until(Log)
+        # The log's first lines are written before the sandbox is made.
+        async with asyncio.timeout(10):
+            while not (world.fake.sandboxes and world.fake.sandboxes[0].leases):  # noqa: ASYNC110 - turns, not time
+                await asyncio.sleep(0)
         sandbox = world.fake.sandboxes[0]
         assert sandbox.leases == [claimed.window.claim_sent_at + 0.75]
         world.bus.answer = lambda _: Sent()
